@@ -1,0 +1,3 @@
+//! Attention written once, run in every world.
+#![no_std]
+#![forbid(unsafe_code)]
