@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attention;
+pub mod check;
 pub mod encoder;
 mod fault;
 mod ledger;
@@ -14,6 +15,7 @@ mod menu;
 mod num;
 mod shape;
 mod site;
+pub mod trace;
 mod world;
 
 pub use fault::{Fault, Unsupported};
