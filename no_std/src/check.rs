@@ -9,15 +9,7 @@ use crate::{Axis, Fault, Form, Mask, Shape};
 /// # Errors
 /// Fails unless `b` broadcasts to `a`.
 pub const fn broadcast(op: &'static str, a: Shape, b: Shape) -> Result<Shape, Fault> {
-    if b.broadcasts_to(a) {
-        Ok(a)
-    } else {
-        Err(Fault::Shape {
-            op,
-            left: a,
-            right: b,
-        })
-    }
+    if b.broadcasts_to(a) { Ok(a) } else { Err(Fault::Shape { op, left: a, right: b }) }
 }
 
 /// The shape of a slice of rows or columns.
@@ -38,11 +30,7 @@ pub const fn slice(
     if len > 0 && from.saturating_add(len) <= there {
         Ok(shape)
     } else {
-        Err(Fault::Shape {
-            op,
-            left: of,
-            right: shape,
-        })
+        Err(Fault::Shape { op, left: of, right: shape })
     }
 }
 
@@ -54,11 +42,7 @@ pub const fn linear(x: Shape, inputs: usize, outputs: usize) -> Result<Shape, Fa
     if x.cols == inputs {
         Ok(x.with_cols(outputs))
     } else {
-        Err(Fault::Shape {
-            op: "matmul_public",
-            left: x,
-            right: Shape::new(1, inputs, outputs),
-        })
+        Err(Fault::Shape { op: "matmul_public", left: x, right: Shape::new(1, inputs, outputs) })
     }
 }
 
@@ -67,11 +51,7 @@ pub const fn linear(x: Shape, inputs: usize, outputs: usize) -> Result<Shape, Fa
 /// # Errors
 /// [`Fault::Shape`] when they do not go together.
 pub fn product(a: Shape, b: Shape, form: Form) -> Result<Shape, Fault> {
-    a.product(b, form).ok_or(Fault::Shape {
-        op: "matmul",
-        left: a,
-        right: b,
-    })
+    a.product(b, form).ok_or(Fault::Shape { op: "matmul", left: a, right: b })
 }
 
 /// The shape of two tensors side by side.
@@ -82,11 +62,7 @@ pub const fn beside(a: Shape, b: Shape) -> Result<Shape, Fault> {
     if a.batch == b.batch && a.rows == b.rows {
         Ok(a.with_cols(a.cols + b.cols))
     } else {
-        Err(Fault::Shape {
-            op: "concat",
-            left: a,
-            right: b,
-        })
+        Err(Fault::Shape { op: "concat", left: a, right: b })
     }
 }
 
@@ -95,10 +71,7 @@ pub const fn beside(a: Shape, b: Shape) -> Result<Shape, Fault> {
 /// # Errors
 /// [`Fault::Parameter`] when the columns are not a multiple of the heads.
 pub fn split(of: Shape, heads: usize) -> Result<Shape, Fault> {
-    of.split(heads).ok_or(Fault::Parameter {
-        what: "heads",
-        got: heads as i64,
-    })
+    of.split(heads).ok_or(Fault::Parameter { what: "heads", got: heads as i64 })
 }
 
 /// The shape after heads moved out of the batch.
@@ -106,10 +79,7 @@ pub fn split(of: Shape, heads: usize) -> Result<Shape, Fault> {
 /// # Errors
 /// [`Fault::Parameter`] when the batch is not a multiple of the heads.
 pub fn merge(of: Shape, heads: usize) -> Result<Shape, Fault> {
-    of.merge(heads).ok_or(Fault::Parameter {
-        what: "heads",
-        got: heads as i64,
-    })
+    of.merge(heads).ok_or(Fault::Parameter { what: "heads", got: heads as i64 })
 }
 
 /// Checks that a mask fits a tensor: of keys in its columns, or of rows alone when dividing by
@@ -121,10 +91,6 @@ pub fn mask(of: Shape, keys: usize, mask: &Mask<'_>) -> Result<(), Fault> {
     if mask.fits(of.with_cols(keys)) {
         Ok(())
     } else {
-        Err(Fault::Shape {
-            op: "mask",
-            left: of,
-            right: of.with_cols(keys),
-        })
+        Err(Fault::Shape { op: "mask", left: of, right: of.with_cols(keys) })
     }
 }

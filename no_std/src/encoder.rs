@@ -141,13 +141,7 @@ impl<W: Multiply + Approximate, L: AsRef<[Layer<W>]>> Encoder<W, L> {
             x = w.add_public(x, position, outside(Role::Embedding))?;
         }
         if let Some(norm) = &self.embed_norm {
-            x = M::normalise(
-                w,
-                norm,
-                &x,
-                outside(Role::FinalVariance),
-                outside(Role::Embedding),
-            )?;
+            x = M::normalise(w, norm, &x, outside(Role::FinalVariance), outside(Role::Embedding))?;
         }
         for (number, layer) in self.layers.as_ref().iter().enumerate() {
             let number = number as u16;
@@ -234,11 +228,8 @@ impl<W: Multiply + Approximate> Layer<W> {
         domains: &dyn Domains,
         first: bool,
     ) -> Made<W> {
-        let (variance, out) = if first {
-            (Role::Variance1, Role::Norm1)
-        } else {
-            (Role::Variance2, Role::Norm2)
-        };
+        let (variance, out) =
+            if first { (Role::Variance1, Role::Norm1) } else { (Role::Variance2, Role::Norm2) };
         let bound = |role| domains.bound(Site::layer(number, role));
         M::normalise(w, norm, x, bound(variance), bound(out))
     }
@@ -263,12 +254,7 @@ impl<W: Multiply + Approximate> Layer<W> {
                 ],
             )?;
             let heads: usize = self.groups.iter().map(|g| g.heads).sum();
-            let at = Mixture {
-                mask,
-                number,
-                domains,
-                heads,
-            };
+            let at = Mixture { mask, number, domains, heads };
             Ok([at.run::<W, M>(w, &self.groups, 0, 0, Heads { q, k, v })?])
         })?;
         w.matmul_public(&context, &self.out, bound(Role::Attended))
@@ -317,22 +303,10 @@ impl Mixture<'_> {
         x: Heads<W>,
     ) -> Made<W> {
         let Some((group, rest)) = groups.split_first() else {
-            return Err(Fault::Parameter {
-                what: "number of head groups",
-                got: 0,
-            }
-            .into());
+            return Err(Fault::Parameter { what: "number of head groups", got: 0 }.into());
         };
-        let site = Site {
-            layer: self.number,
-            group: index,
-            role: Role::Context,
-        };
-        let at = Context {
-            mask: *self.mask,
-            site,
-            domains: self.domains,
-        };
+        let site = Site { layer: self.number, group: index, role: Role::Context };
+        let at = Context { mask: *self.mask, site, domains: self.domains };
         if rest.is_empty() && first == 0 {
             return one_group::<W, M>(w, group, x, &at);
         }
@@ -345,11 +319,7 @@ impl Mixture<'_> {
             |w| one_group::<W, M>(w, group, own, &at),
             |w| self.run::<W, M>(w, rest, index + 1, first + group.heads, x),
         )?;
-        w.concat(
-            a,
-            &b,
-            self.domains.bound(Site::layer(self.number, Role::Context)),
-        )
+        w.concat(a, &b, self.domains.bound(Site::layer(self.number, Role::Context)))
     }
 }
 

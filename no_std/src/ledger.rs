@@ -71,14 +71,7 @@ pub enum Width {
 
 impl Width {
     /// All widths, in order of their number.
-    pub const ALL: [Self; 6] = [
-        Self::I1,
-        Self::I8,
-        Self::I16,
-        Self::I32,
-        Self::I64,
-        Self::F32,
-    ];
+    pub const ALL: [Self; 6] = [Self::I1, Self::I8, Self::I16, Self::I32, Self::I64, Self::F32];
 
     /// The name in reports.
     #[must_use]
@@ -137,11 +130,7 @@ impl Counts {
     /// All arithmetic: every operation but moves.
     #[must_use]
     pub fn total(&self) -> u64 {
-        Op::ALL
-            .iter()
-            .filter(|&&op| op != Op::Move)
-            .map(|&op| self.of(op))
-            .sum()
+        Op::ALL.iter().filter(|&&op| op != Op::Move).map(|&op| self.of(op)).sum()
     }
 
     /// The cells that are not zero.
@@ -149,9 +138,7 @@ impl Counts {
         Op::ALL
             .into_iter()
             .flat_map(move |op| {
-                Width::ALL
-                    .into_iter()
-                    .map(move |width| (op, width, self.get(op, width)))
+                Width::ALL.into_iter().map(move |width| (op, width, self.get(op, width)))
             })
             .filter(|&(_, _, n)| n > 0)
     }

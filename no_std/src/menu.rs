@@ -56,10 +56,7 @@ impl<W: Multiply + Approximate> Menu<W> for Poly {
             Kind::Softmax | Kind::ReluSoftmax { .. } | Kind::ReluSquared => {
                 Err(unsupported::<W>(kind))
             }
-            Kind::Power {
-                variant: Variant::Stable { .. },
-                ..
-            } => Err(unsupported::<W>(kind)),
+            Kind::Power { variant: Variant::Stable { .. }, .. } => Err(unsupported::<W>(kind)),
             _ => Ok(()),
         }
     }
@@ -119,10 +116,9 @@ impl<W: Multiply + Approximate + Compare> Menu<W> for Full {
             Kind::Softmax => attention::softmax(w, x, at)?,
             Kind::ReluSoftmax { eps } => attention::relu_softmax(w, x, eps, at)?,
             Kind::ReluSquared => attention::relu_squared(w, x, at)?,
-            Kind::Power {
-                p,
-                variant: Variant::Stable { delta },
-            } => attention::power_stable(w, x, p, delta, at)?,
+            Kind::Power { p, variant: Variant::Stable { delta } } => {
+                attention::power_stable(w, x, p, delta, at)?
+            }
             _ => return Poly::attend(w, kind, x, at),
         };
         attention::normalise(w, attended, at)
@@ -169,10 +165,7 @@ fn norm_rows<W: Multiply + Approximate>(
             let cols = w.shape(x).cols;
             let inverse = Num::int(cols as i64).inverse();
             // |mean| ≤ the greatest magnitude of x, whose format the world knows.
-            let like_x = Bound {
-                range: None,
-                ..variance
-            };
+            let like_x = Bound { range: None, ..variance };
             let total = w.sum(x, Axis::Cols, like_x)?;
             let mean = w.scale(total, inverse, like_x)?;
             let centred = w.copy(x)?;
@@ -192,13 +185,10 @@ fn norm_rows<W: Multiply + Approximate>(
 
 /// An upper bound of x^-1/2 where x lies in a positive bound, as a power of two.
 fn rsqrt_bound(of: Bound) -> Bound {
-    let range = of
-        .range
-        .filter(|r| !r.lo.is_negative() && !r.lo.is_zero())
-        .map(|r| {
-            // x ≥ 2^(e-1) gives x^-1/2 ≤ 2^((1-e)/2), rounded up.
-            let e = r.lo.ceil_log2() - 1;
-            Range::new(Num::ZERO, Num::new(1, (1 - e).div_euclid(2) + 1))
-        });
+    let range = of.range.filter(|r| !r.lo.is_negative() && !r.lo.is_zero()).map(|r| {
+        // x ≥ 2^(e-1) gives x^-1/2 ≤ 2^((1-e)/2), rounded up.
+        let e = r.lo.ceil_log2() - 1;
+        Range::new(Num::ZERO, Num::new(1, (1 - e).div_euclid(2) + 1))
+    });
     Bound { range, ..of }
 }

@@ -23,15 +23,9 @@ pub struct Num {
 
 impl Num {
     /// Zero.
-    pub const ZERO: Self = Self {
-        mantissa: 0,
-        exponent: 0,
-    };
+    pub const ZERO: Self = Self { mantissa: 0, exponent: 0 };
     /// One.
-    pub const ONE: Self = Self {
-        mantissa: 1,
-        exponent: 0,
-    };
+    pub const ONE: Self = Self { mantissa: 1, exponent: 0 };
 
     /// `mantissa · 2^exponent`, normalised so that equal numbers compare equal.
     #[must_use]
@@ -40,10 +34,7 @@ impl Num {
             return Self::ZERO;
         }
         let zeros = mantissa.trailing_zeros();
-        Self {
-            mantissa: mantissa >> zeros,
-            exponent: exponent + zeros as i16,
-        }
+        Self { mantissa: mantissa >> zeros, exponent: exponent + zeros as i16 }
     }
 
     /// An integer.
@@ -61,11 +52,8 @@ impl Num {
         if biased == 0x7ff {
             return Self::ZERO;
         }
-        let (mantissa, exponent) = if biased == 0 {
-            (fraction, -1074)
-        } else {
-            (fraction | (1 << 52), biased - 1075)
-        };
+        let (mantissa, exponent) =
+            if biased == 0 { (fraction, -1074) } else { (fraction | (1 << 52), biased - 1075) };
         Self::new(if bits >> 63 == 1 { -mantissa } else { mantissa }, exponent)
     }
 
@@ -105,10 +93,7 @@ impl Num {
     /// The negated number.
     #[must_use]
     pub const fn neg(self) -> Self {
-        Self {
-            mantissa: -self.mantissa,
-            exponent: self.exponent,
-        }
+        Self { mantissa: -self.mantissa, exponent: self.exponent }
     }
 
     /// `self · 2^by`, exactly.
@@ -117,10 +102,7 @@ impl Num {
         if self.mantissa == 0 {
             self
         } else {
-            Self {
-                mantissa: self.mantissa,
-                exponent: self.exponent + by,
-            }
+            Self { mantissa: self.mantissa, exponent: self.exponent + by }
         }
     }
 
@@ -145,12 +127,7 @@ impl Num {
             return i16::MIN;
         }
         let floor = 63 - magnitude.leading_zeros() as i16;
-        self.exponent
-            + if magnitude.is_power_of_two() {
-                floor
-            } else {
-                floor + 1
-            }
+        self.exponent + if magnitude.is_power_of_two() { floor } else { floor + 1 }
     }
 
     /// The number in fixed point with `frac` fraction bits, rounded half up and saturated to `i64`.
@@ -165,11 +142,7 @@ impl Num {
         } else {
             let room = self.mantissa.unsigned_abs().leading_zeros() as i16 - 1;
             if shift > room {
-                if self.mantissa < 0 {
-                    i64::MIN
-                } else {
-                    i64::MAX
-                }
+                if self.mantissa < 0 { i64::MIN } else { i64::MAX }
             } else {
                 self.mantissa << shift
             }
@@ -200,16 +173,7 @@ mod tests {
 
     #[test]
     fn floats_round_trip() {
-        for x in [
-            0.0,
-            1.0,
-            -1.5,
-            1e-3,
-            3.0e8,
-            f64::MIN_POSITIVE,
-            f64::MAX,
-            5e-324,
-        ] {
+        for x in [0.0, 1.0, -1.5, 1e-3, 3.0e8, f64::MIN_POSITIVE, f64::MAX, 5e-324] {
             assert_eq!(Num::of(x).to_f64(), x);
         }
         assert_eq!(Num::of(f64::NAN), Num::ZERO);

@@ -23,9 +23,7 @@ impl Shape {
     /// Number of elements, saturating.
     #[must_use]
     pub const fn len(self) -> usize {
-        self.batch
-            .saturating_mul(self.rows)
-            .saturating_mul(self.cols)
+        self.batch.saturating_mul(self.rows).saturating_mul(self.cols)
     }
 
     /// Whether there is no element.
@@ -131,10 +129,7 @@ pub struct Mask<'a> {
 
 impl Mask<'_> {
     /// Every query sees every key.
-    pub const NONE: Mask<'static> = Mask {
-        causal: false,
-        lengths: None,
-    };
+    pub const NONE: Mask<'static> = Mask { causal: false, lengths: None };
 
     /// Whether nothing is hidden.
     #[must_use]
@@ -148,11 +143,7 @@ impl Mask<'_> {
         let keys = match self.lengths {
             Some(lengths) if !lengths.is_empty() && of.batch > 0 => {
                 let sequence = batch * lengths.len() / of.batch;
-                lengths
-                    .get(sequence)
-                    .copied()
-                    .unwrap_or(of.cols)
-                    .min(of.cols)
+                lengths.get(sequence).copied().unwrap_or(of.cols).min(of.cols)
             }
             _ => of.cols,
         };
@@ -180,39 +171,21 @@ mod tests {
     #[test]
     fn products_follow_their_form() {
         let a = Shape::new(2, 3, 4);
-        assert_eq!(
-            a.product(Shape::new(2, 4, 5), Form::Nn),
-            Some(Shape::new(2, 3, 5))
-        );
-        assert_eq!(
-            a.product(Shape::new(2, 5, 4), Form::Nt),
-            Some(Shape::new(2, 3, 5))
-        );
-        assert_eq!(
-            a.product(Shape::new(2, 3, 5), Form::Tn),
-            Some(Shape::new(2, 4, 5))
-        );
+        assert_eq!(a.product(Shape::new(2, 4, 5), Form::Nn), Some(Shape::new(2, 3, 5)));
+        assert_eq!(a.product(Shape::new(2, 5, 4), Form::Nt), Some(Shape::new(2, 3, 5)));
+        assert_eq!(a.product(Shape::new(2, 3, 5), Form::Tn), Some(Shape::new(2, 4, 5)));
         assert_eq!(a.product(Shape::new(1, 4, 5), Form::Nn), None);
     }
 
     #[test]
     fn masks_hide_suffixes() {
         let scores = Shape::new(4, 3, 3);
-        let mask = Mask {
-            causal: true,
-            lengths: Some(&[3, 2]),
-        };
+        let mask = Mask { causal: true, lengths: Some(&[3, 2]) };
         assert!(mask.fits(scores));
         assert_eq!(mask.visible(scores, 0, 2), 3);
         assert_eq!(mask.visible(scores, 1, 2), 3);
         assert_eq!(mask.visible(scores, 2, 2), 2);
         assert_eq!(mask.visible(scores, 3, 0), 1);
-        assert!(
-            !Mask {
-                causal: false,
-                lengths: Some(&[0])
-            }
-            .fits(scores)
-        );
+        assert!(!Mask { causal: false, lengths: Some(&[0]) }.fits(scores));
     }
 }

@@ -136,21 +136,13 @@ impl Site {
     /// A site around the layers.
     #[must_use]
     pub const fn outside(role: Role) -> Self {
-        Self {
-            layer: Self::OUTSIDE,
-            group: 0,
-            role,
-        }
+        Self { layer: Self::OUTSIDE, group: 0, role }
     }
 
     /// A site in a layer.
     #[must_use]
     pub const fn layer(layer: u16, role: Role) -> Self {
-        Self {
-            layer,
-            group: 0,
-            role,
-        }
+        Self { layer, group: 0, role }
     }
 
     /// The same layer and group, another role.
@@ -166,11 +158,7 @@ impl fmt::Display for Site {
             write!(f, "layer {} ", self.layer)?;
         }
         f.write_str(self.role.name())?;
-        if self.group > 0 {
-            write!(f, ".{}", self.group)
-        } else {
-            Ok(())
-        }
+        if self.group > 0 { write!(f, ".{}", self.group) } else { Ok(()) }
     }
 }
 
@@ -219,10 +207,7 @@ impl Bound {
     /// A known bound.
     #[must_use]
     pub const fn known(site: Site, lo: Num, hi: Num) -> Self {
-        Self {
-            site,
-            range: Some(Range::new(lo, hi)),
-        }
+        Self { site, range: Some(Range::new(lo, hi)) }
     }
 }
 

@@ -114,10 +114,7 @@ pub trait Sink {
 impl<const N: usize> Sink for heapless::Vec<Node, N> {
     fn push(&mut self, node: Node) -> Result<u32, Fault> {
         let number = self.len() as u32;
-        heapless::Vec::push(self, node).map_err(|_| Fault::Capacity {
-            what: "trace",
-            limit: N,
-        })?;
+        heapless::Vec::push(self, node).map_err(|_| Fault::Capacity { what: "trace", limit: N })?;
         Ok(number)
     }
 }
@@ -143,11 +140,7 @@ pub struct Handle {
 impl<S: Sink> Trace<S> {
     /// A trace into a sink.
     pub const fn new(sink: S) -> Self {
-        Self {
-            sink,
-            operands: 0,
-            phase: "",
-        }
+        Self { sink, operands: 0, phase: "" }
     }
 
     /// A tensor from outside.
@@ -161,10 +154,7 @@ impl<S: Sink> Trace<S> {
     /// A public operand of a shape; a linear weight is (1, inputs, outputs).
     pub const fn operand(&mut self, shape: Shape) -> Operand {
         self.operands += 1;
-        Operand {
-            number: self.operands - 1,
-            shape,
-        }
+        Operand { number: self.operands - 1, shape }
     }
 
     fn record(
@@ -176,14 +166,7 @@ impl<S: Sink> Trace<S> {
         before: u32,
     ) -> Result<Handle, Fault> {
         let depth = before + 1;
-        let node = self.sink.push(Node {
-            step,
-            inputs,
-            shape,
-            bound,
-            depth,
-            phase: self.phase,
-        })?;
+        let node = self.sink.push(Node { step, inputs, shape, bound, depth, phase: self.phase })?;
         Ok(Handle { node, shape, depth })
     }
 
@@ -285,20 +268,12 @@ impl<S: Sink + Send> World for Trace<S> {
     }
 
     fn split_heads(&mut self, a: Handle, heads: usize) -> Made<Self> {
-        let fault = Fault::Parameter {
-            what: "heads",
-            got: heads as i64,
-        };
-        let shape = a.shape.split(heads).ok_or(fault)?;
+        let shape = split(a.shape, heads)?;
         self.one(Step::SplitHeads(heads), &a, shape, None)
     }
 
     fn merge_heads(&mut self, a: Handle, heads: usize) -> Made<Self> {
-        let fault = Fault::Parameter {
-            what: "heads",
-            got: heads as i64,
-        };
-        let shape = a.shape.merge(heads).ok_or(fault)?;
+        let shape = merge(a.shape, heads)?;
         self.one(Step::MergeHeads(heads), &a, shape, None)
     }
 
@@ -306,15 +281,7 @@ impl<S: Sink + Send> World for Trace<S> {
         if mask.is_none() {
             return Ok(a);
         }
-        self.one(
-            Step::Mask {
-                causal: mask.causal,
-                fill,
-            },
-            &a,
-            a.shape,
-            None,
-        )
+        self.one(Step::Mask { causal: mask.causal, fill }, &a, a.shape, None)
     }
 
     fn divide_by_count(&mut self, a: Handle, _: &Mask<'_>, keys: usize, on: Bound) -> Made<Self> {
@@ -440,39 +407,17 @@ mod tests {
         let mut w = Small::new(heapless::Vec::new());
         let eps = const { Num::of(1e-5) };
         let groups = [
-            Group {
-                heads: 1,
-                kind: Kind::Softmax,
-            },
-            Group {
-                heads: 1,
-                kind: Kind::Power {
-                    p: 4,
-                    variant: Variant::Lipschitz { eps },
-                },
-            },
-            Group {
-                heads: 1,
-                kind: Kind::ReluSoftmax { eps },
-            },
-            Group {
-                heads: 1,
-                kind: Kind::Scaling,
-            },
+            Group { heads: 1, kind: Kind::Softmax },
+            Group { heads: 1, kind: Kind::Power { p: 4, variant: Variant::Lipschitz { eps } } },
+            Group { heads: 1, kind: Kind::ReluSoftmax { eps } },
+            Group { heads: 1, kind: Kind::Scaling },
         ];
         let layer = layer(&mut w, 32, &groups);
         let x = w.input(Shape::new(1, 9, 32)).unwrap();
-        let y = layer
-            .run::<Full>(&mut w, x, 0, &Mask::NONE, &Uncalibrated)
-            .unwrap();
+        let y = layer.run::<Full>(&mut w, x, 0, &Mask::NONE, &Uncalibrated).unwrap();
         assert_eq!(w.shape(&y), Shape::new(1, 9, 32));
         // The four kinds do not wait for each other: the path is far shorter than the graph.
-        assert!(
-            u64::from(y.depth) * 2 < w.sink.len() as u64,
-            "{} of {}",
-            y.depth,
-            w.sink.len()
-        );
+        assert!(u64::from(y.depth) * 2 < w.sink.len() as u64, "{} of {}", y.depth, w.sink.len());
         let maxima = w.sink.iter().filter(|n| n.step == Step::Max).count();
         assert_eq!(maxima, 1, "one softmax head, one row maximum");
     }
@@ -480,28 +425,11 @@ mod tests {
     #[test]
     fn whole_operators_are_single_nodes() {
         let mut w = Small::new(heapless::Vec::new());
-        let layer = layer(
-            &mut w,
-            32,
-            &[Group {
-                heads: 4,
-                kind: Kind::Softmax,
-            }],
-        );
+        let layer = layer(&mut w, 32, &[Group { heads: 4, kind: Kind::Softmax }]);
         let x = w.input(Shape::new(1, 9, 32)).unwrap();
-        layer
-            .run::<Operators>(&mut w, x, 0, &Mask::NONE, &Uncalibrated)
-            .unwrap();
-        let calls = w
-            .sink
-            .iter()
-            .filter(|n| matches!(n.step, Step::Attend(_)))
-            .count();
-        let norms = w
-            .sink
-            .iter()
-            .filter(|n| n.step == Step::Normalise(true))
-            .count();
+        layer.run::<Operators>(&mut w, x, 0, &Mask::NONE, &Uncalibrated).unwrap();
+        let calls = w.sink.iter().filter(|n| matches!(n.step, Step::Attend(_))).count();
+        let norms = w.sink.iter().filter(|n| n.step == Step::Normalise(true)).count();
         assert_eq!((calls, norms), (1, 2));
     }
 
@@ -511,9 +439,6 @@ mod tests {
         let a = w.input(Shape::new(1, 2, 3)).unwrap();
         let b = w.input(Shape::new(1, 4, 5)).unwrap();
         let on = Bound::unknown(crate::Site::outside(crate::Role::Input));
-        assert!(matches!(
-            w.add(a, &b, on),
-            Err(Fault::Shape { op: "add", .. })
-        ));
+        assert!(matches!(w.add(a, &b, on), Err(Fault::Shape { op: "add", .. })));
     }
 }

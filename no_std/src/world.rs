@@ -68,10 +68,7 @@ pub trait World: Sized + Send {
         w: [(&Self::Public, Bound); K],
     ) -> Result<[Self::Secret; K], Self::Error> {
         let mut out = heapless::Vec::<Self::Secret, K>::new();
-        let full = Fault::Capacity {
-            what: "project",
-            limit: K,
-        };
+        let full = Fault::Capacity { what: "project", limit: K };
         for (weight, on) in w {
             let product = self.matmul_public(x, weight, on)?;
             out.push(product).map_err(|_| full)?;

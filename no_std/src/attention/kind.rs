@@ -90,17 +90,11 @@ impl Kind {
             }
             | Self::ReluSoftmax { eps }
             | Self::TwoQuad { eps, .. } => *eps,
-            Self::Power {
-                variant: Variant::Stable { delta },
-                ..
-            } => *delta,
+            Self::Power { variant: Variant::Stable { delta }, .. } => *delta,
             _ => Num::ZERO,
         };
         if eps.is_negative() {
-            return Err(Fault::Parameter {
-                what: "eps of attention",
-                got: eps.mantissa(),
-            });
+            return Err(Fault::Parameter { what: "eps of attention", got: eps.mantissa() });
         }
         Ok(())
     }

@@ -21,10 +21,7 @@ pub fn scaling<W: Multiply>(
         let s = w.mask(s, &at.mask, Num::ZERO)?;
         w.matmul(&s, &x.v, Form::Nn, at.bound(Role::Numerator))?
     };
-    Ok(Attended {
-        num,
-        den: Denominator::Count(keys),
-    })
+    Ok(Attended { num, den: Denominator::Count(keys) })
 }
 
 /// The mean of the values, for every query: the control without which no accuracy claim about an
@@ -50,8 +47,5 @@ pub fn uniform<W: World>(
     let (n, keys) = (w.shape(&x.q).rows, w.shape(&x.k).rows);
     let sum = w.sum(&x.v, Axis::Rows, at.bound(Role::Numerator))?;
     let num = w.repeat_rows(&sum, n)?;
-    Ok(Attended {
-        num,
-        den: Denominator::Count(keys),
-    })
+    Ok(Attended { num, den: Denominator::Count(keys) })
 }

@@ -106,33 +106,18 @@ fn inverse_bound(of: Bound) -> Bound {
 fn check<W: World>(w: &W, x: &Heads<W>, mask: &Mask<'_>) -> Result<(), Fault> {
     let (q, k, v) = (w.shape(&x.q), w.shape(&x.k), w.shape(&x.v));
     if q.is_empty() || k.is_empty() || v.is_empty() {
-        return Err(Fault::Empty {
-            op: "attention",
-            shape: if q.is_empty() { q } else { k },
-        });
+        return Err(Fault::Empty { op: "attention", shape: if q.is_empty() { q } else { k } });
     }
     if q.batch != k.batch || q.cols != k.cols {
-        return Err(Fault::Shape {
-            op: "attention: queries and keys",
-            left: q,
-            right: k,
-        });
+        return Err(Fault::Shape { op: "attention: queries and keys", left: q, right: k });
     }
     if k.batch != v.batch || k.rows != v.rows {
-        return Err(Fault::Shape {
-            op: "attention: keys and values",
-            left: k,
-            right: v,
-        });
+        return Err(Fault::Shape { op: "attention: keys and values", left: k, right: v });
     }
     let scores = q.with_cols(k.rows);
     if mask.fits(scores) {
         Ok(())
     } else {
-        Err(Fault::Shape {
-            op: "attention: mask",
-            left: scores,
-            right: scores,
-        })
+        Err(Fault::Shape { op: "attention: mask", left: scores, right: scores })
     }
 }

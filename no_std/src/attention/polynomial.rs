@@ -40,10 +40,7 @@ pub fn power<W: Multiply + Approximate>(
         let den_bound = at.bound(Role::Denominator);
         let den = w.divide_by_count(den, &at.mask, keys, den_bound)?;
         let den = w.offset(den, eps)?;
-        Ok(Attended {
-            num,
-            den: Denominator::Secret(den, den_bound),
-        })
+        Ok(Attended { num, den: Denominator::Secret(den, den_bound) })
     } else {
         over_row_sum(w, weights, &x.v, eps, at)
     }
@@ -61,11 +58,7 @@ pub fn power_stable<W: Multiply + Approximate + Compare>(
     delta: Num,
     at: &Context<'_>,
 ) -> Result<Attended<W>, W::Error> {
-    super::Kind::Power {
-        p,
-        variant: Variant::Stable { delta },
-    }
-    .check()?;
+    super::Kind::Power { p, variant: Variant::Stable { delta } }.check()?;
     let bound = at.bound(Role::Scores);
     let s = scores(w, &x, at)?;
     let s = w.mask(s, &at.mask, Num::ZERO)?;
@@ -79,21 +72,12 @@ pub fn power_stable<W: Multiply + Approximate + Compare>(
     let norm = w.max(&magnitude)?;
     let norm = w.offset(norm, delta)?;
     let norm_bound = Bound {
-        range: bound
-            .range
-            .map(|r| Range::new(delta, Num::new(1, r.ceil_log2()))),
+        range: bound.range.map(|r| Range::new(delta, Num::new(1, r.ceil_log2()))),
         ..bound
     };
-    let inverse = w.map(
-        norm,
-        Function::Reciprocal,
-        norm_bound,
-        super::inverse_bound(norm_bound),
-    )?;
-    let unit = Bound {
-        range: Some(Range::new(Num::int(-1), Num::ONE)),
-        ..bound
-    };
+    let inverse =
+        w.map(norm, Function::Reciprocal, norm_bound, super::inverse_bound(norm_bound))?;
+    let unit = Bound { range: Some(Range::new(Num::int(-1), Num::ONE)), ..bound };
     let s = w.mul(s, &inverse, unit)?;
     let weights = raise(w, s, p, unit, at.bound(Role::Weights))?;
     over_row_sum(w, weights, &x.v, Num::ZERO, at)
@@ -146,10 +130,7 @@ pub fn relu_squared<W: Multiply + Compare>(
     let weights = w.square(s, at.bound(Role::Weights))?;
     let weights = w.mask(weights, &at.mask, Num::ZERO)?;
     let num = w.matmul(&weights, &x.v, Form::Nn, at.bound(Role::Numerator))?;
-    Ok(Attended {
-        num,
-        den: Denominator::Count(keys),
-    })
+    Ok(Attended { num, den: Denominator::Count(keys) })
 }
 
 fn scores<W: Multiply>(w: &mut W, x: &Heads<W>, at: &Context<'_>) -> Made<W> {
@@ -165,21 +146,11 @@ fn over_row_sum<W: Multiply>(
     eps: Num,
     at: &Context<'_>,
 ) -> Result<Attended<W>, W::Error> {
-    let weights = if at.mask == Mask::NONE {
-        weights
-    } else {
-        w.mask(weights, &at.mask, Num::ZERO)?
-    };
+    let weights =
+        if at.mask == Mask::NONE { weights } else { w.mask(weights, &at.mask, Num::ZERO)? };
     let (num, den) = sums(w, &weights, v, at)?;
-    let den = if eps.is_zero() {
-        den
-    } else {
-        w.offset(den, eps)?
-    };
-    Ok(Attended {
-        num,
-        den: Denominator::Secret(den, at.bound(Role::Denominator)),
-    })
+    let den = if eps.is_zero() { den } else { w.offset(den, eps)? };
+    Ok(Attended { num, den: Denominator::Secret(den, at.bound(Role::Denominator)) })
 }
 
 fn sums<W: Multiply>(
@@ -226,10 +197,8 @@ fn raise<W: Multiply>(w: &mut W, s: W::Secret, p: u8, domain: Bound, on: Bound) 
     match result {
         Some((r, _)) => Ok(r),
         // `half` is at least 1, so a bit was set.
-        None => Err(Fault::Parameter {
-            what: "exponent of power attention",
-            got: i64::from(p),
+        None => {
+            Err(Fault::Parameter { what: "exponent of power attention", got: i64::from(p) }.into())
         }
-        .into()),
     }
 }

@@ -31,21 +31,14 @@ pub fn softmax<W: Multiply + Approximate + Compare>(
         |w| w.matmul(&e, &x.v, Form::Nn, at.bound(Role::Numerator)),
         |w| w.sum(&e, Axis::Cols, den_bound),
     )?;
-    Ok(Attended {
-        num,
-        den: Denominator::Secret(den, den_bound),
-    })
+    Ok(Attended { num, den: Denominator::Secret(den, den_bound) })
 }
 
 /// The bound of s − max s: from minus the width of the scores' range to zero. Beyond −2⁵ an
 /// exponential is under 2e-14, so a wider range would only cost precision.
 fn shifted_bound(scores: Bound) -> Bound {
     let range = scores.range.map(|r| {
-        let width = if r.ceil_log2() < 4 {
-            r.ceil_log2() + 1
-        } else {
-            5
-        };
+        let width = if r.ceil_log2() < 4 { r.ceil_log2() + 1 } else { 5 };
         Range::new(Num::new(-1, width), Num::ZERO)
     });
     Bound { range, ..scores }
