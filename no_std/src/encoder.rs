@@ -2,7 +2,7 @@
 
 use crate::attention::{Context, Heads, Kind};
 use crate::{Approximate, Multiply};
-use crate::{Axis, Bound, Domains, Fault, Function, Made, Mask, Menu, Num, Role, Site, World};
+use crate::{Axis, Domains, Fault, Function, Made, Mask, Menu, Num, Role, Site, World};
 
 /// Groups of equal heads that one layer may have.
 pub const MAX_GROUPS: usize = 8;
@@ -166,7 +166,7 @@ impl<W: Multiply + Approximate, L: AsRef<[Layer<W>]>> Encoder<W, L> {
                     }
                     .into());
                 }
-                let sum = w.sum(&x, Axis::Rows, Bound { range: None, ..on })?;
+                let sum = w.sum(&x, Axis::Rows, on.inner())?;
                 w.scale(sum, Num::int(n as i64).inverse(), on)?
             }
         };

@@ -104,8 +104,8 @@ pub(super) fn parse(json: &[u8], preprocessor: Option<&[u8]>) -> Result<Config, 
     }
 
     let need = |field, value: Option<u64>, max| {
-        let found = value
-            .ok_or_else(|| ConfigError::Missing { field, model_type: model_type.clone() })?;
+        let found =
+            value.ok_or_else(|| ConfigError::Missing { field, model_type: model_type.clone() })?;
         in_range(field, found, max)
     };
     let width = need("hidden_size", raw.hidden_size, MAX_WIDTH)?;
@@ -122,8 +122,7 @@ pub(super) fn parse(json: &[u8], preprocessor: Option<&[u8]>) -> Result<Config, 
         let channels = raw.num_channels.unwrap_or(3);
         Input::Vit(vit_input(image, patch, channels, raw.undertone.as_ref(), preprocessor)?)
     } else {
-        let positions =
-            need("max_position_embeddings", raw.max_position_embeddings, MAX_TOKENS)?;
+        let positions = need("max_position_embeddings", raw.max_position_embeddings, MAX_TOKENS)?;
         Input::Bert(BertInput {
             vocabulary: need("vocab_size", raw.vocab_size, MAX_VOCABULARY)?,
             positions,
@@ -327,12 +326,8 @@ fn recall(config: &Config, keys: u64, values: u64, pairs: u64) -> Result<Task, C
 
 fn head_kind(layer: usize, head: usize, raw: RawHead) -> Result<HeadKind, ConfigError> {
     let RawHead { kind, p, eps, mean, c } = raw;
-    let given = [
-        ("p", p.is_some()),
-        ("eps", eps.is_some()),
-        ("mean", mean.is_some()),
-        ("c", c.is_some()),
-    ];
+    let given =
+        [("p", p.is_some()), ("eps", eps.is_some()), ("mean", mean.is_some()), ("c", c.is_some())];
     let allowed: &[&str] = match kind.as_str() {
         "power" => &["p", "eps", "mean"],
         "relu_softmax" => &["eps"],
@@ -340,12 +335,8 @@ fn head_kind(layer: usize, head: usize, raw: RawHead) -> Result<HeadKind, Config
         "softmax" | "scaling" | "relu_squared" | "uniform" => &[],
         _ => return Err(ConfigError::UnknownKind { layer, head, kind }),
     };
-    let problem = |problem: String| ConfigError::Parameter {
-        layer,
-        head,
-        kind: kind.clone(),
-        problem,
-    };
+    let problem =
+        |problem: String| ConfigError::Parameter { layer, head, kind: kind.clone(), problem };
     if let Some((name, _)) = given.iter().find(|(name, given)| *given && !allowed.contains(name)) {
         return Err(problem(format!("takes no parameter `{name}`; expected {allowed:?}")));
     }
