@@ -17,4 +17,5 @@
 
 pub mod config;
 pub mod limits;
-//pub mod weights;
+pub mod tasks;
+pub mod weights;

@@ -17,7 +17,7 @@ const MAX_IMAGE: u64 = 4_096;
 const MAX_TOKENS: u64 = 65_536;
 const MAX_VOCABULARY: u64 = 2_000_000;
 const MAX_LABELS: usize = 100_000;
-const MAX_TASK: u64 = 65_536;
+const MAX_TASK: u64 = 1_024;
 
 #[derive(Deserialize)]
 struct Raw {
