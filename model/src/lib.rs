@@ -15,7 +15,52 @@
 //! reserved for it, and every refusal is a typed error that says what was found, what was
 //! expected and what to do.
 
+pub mod build;
 pub mod config;
+pub mod domains;
+pub mod float;
+pub mod host;
 pub mod limits;
 pub mod tasks;
 pub mod weights;
+
+pub use build::{Model, Prepared};
+
+/// Why a model folder or an input was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// `config.json` is wrong.
+    #[error(transparent)]
+    Config(#[from] config::ConfigError),
+    /// `model.safetensors` is wrong.
+    #[error(transparent)]
+    Weights(#[from] weights::WeightError),
+    /// A calibrated range has an unknown name.
+    #[error(transparent)]
+    Site(#[from] domains::UnknownSite),
+    /// The model reads something else.
+    #[error("the model reads {expected}, not {got}")]
+    Input {
+        /// What it reads.
+        expected: &'static str,
+        /// What it was given.
+        got: &'static str,
+    },
+    /// A sequence that is empty or too long.
+    #[error("a sequence of {got} tokens: the model takes 1 to {limit}")]
+    Length {
+        /// Tokens given.
+        got: usize,
+        /// Tokens that fit.
+        limit: usize,
+    },
+    /// A token outside the vocabulary.
+    #[error("token {id} is outside the vocabulary of {vocabulary}")]
+    Token {
+        /// The id.
+        id: u32,
+        /// Number of words.
+        vocabulary: usize,
+    },
+}

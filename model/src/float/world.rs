@@ -2,12 +2,12 @@
 
 use undertone_core::check;
 use undertone_core::{
-    Approximate, Axis, Bound, Compare, Counts, Fault, Form, Function, Made, Mask, Multiply,
-    Num, Op, Role, Shape, Width, World,
+    Approximate, Axis, Bound, Compare, Counts, Fault, Form, Function, Made, Mask, Multiply, Num,
+    Op, Role, Shape, Width, World,
 };
 
 use crate::domains::Calibration;
-use crate::float::kernels;
+use crate::float::product as kernels;
 use crate::host::{Host, Weight};
 
 /// What a float tensor holds: values, or nothing in a plan.
@@ -504,12 +504,18 @@ impl<D: Data> Multiply for Float<D> {
             Form::Nt | Form::Tn => 1,
             Form::Nn => b.heads.max(a.heads),
         };
-        let mut made = Tensor::build(shape, heads, |_, _, _| {});
+        let mut made = Tensor::<D>::build(shape, heads, |_, _, _| {});
         if D::REAL {
             for batch in 0..shape.batch {
                 let (at, stride) = (made.start(batch), made.stride());
                 let out = kernels::ViewMut::new(&mut made.data.values_mut()[at..], stride);
-                kernels::product(form, (shape.rows, inner, shape.cols), a.view(batch), b.view(batch), out);
+                kernels::product(
+                    form,
+                    (shape.rows, inner, shape.cols),
+                    a.view(batch),
+                    b.view(batch),
+                    out,
+                );
             }
         }
         self.bounded(made, on)
