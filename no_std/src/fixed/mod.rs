@@ -18,6 +18,7 @@
 //! | [`attention`] | fused online attention of one head | Milakov & Gimelshein 2018; Dao 2022 |
 //! | [`math`] | integer evaluation of the functions behind the tables, in `const fn` | |
 
+pub mod attention;
 pub mod linear;
 pub mod math;
 pub mod norm;
