@@ -19,12 +19,14 @@
 //! | [`math`] | integer evaluation of the functions behind the tables, in `const fn` | |
 
 pub mod attention;
+pub mod exact;
 pub mod linear;
 pub mod math;
 pub mod norm;
 pub mod recip;
 pub mod requant;
 pub mod shift;
+pub mod table;
 #[cfg(test)]
 mod testing;
 
