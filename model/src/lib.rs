@@ -16,6 +16,9 @@
 //! expected and what to do.
 
 pub mod config;
+pub mod input;
 pub mod limits;
+pub mod reference;
 pub mod tasks;
+pub mod text;
 pub mod weights;
