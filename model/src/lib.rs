@@ -17,11 +17,11 @@
 
 pub mod build;
 pub mod config;
-pub mod domains;
-pub mod float;
-pub mod host;
+pub mod input;
 pub mod limits;
+pub mod reference;
 pub mod tasks;
+pub mod text;
 pub mod weights;
 
 pub use build::{Model, Prepared};
