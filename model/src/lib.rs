@@ -9,7 +9,8 @@
 //! * [`image`], [`idx`], [`dataset`] and [`text`] turn files into what an encoder reads;
 //! * [`tasks`] generates the tasks that have no files;
 //! * [`reference`] is the f64 forward pass, written to be read next to the papers;
-//! * [`float`] holds the f32 kernels and the fast f32 forward pass built on them.
+//! * [`float`] is the float world, [`host`] what a host asks of any world;
+//! * [`build`] prepares a model in a world and runs it there.
 //!
 //! Everything read from outside goes through a size limit (see [`limits`]) before memory is
 //! reserved for it, and every refusal is a typed error that says what was found, what was
@@ -17,6 +18,9 @@
 
 pub mod build;
 pub mod config;
+pub mod domains;
+pub mod float;
+pub mod host;
 pub mod input;
 pub mod limits;
 pub mod reference;
