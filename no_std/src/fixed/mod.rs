@@ -19,6 +19,7 @@
 //! | [`math`] | integer evaluation of the functions behind the tables, in `const fn` | |
 
 pub mod attention;
+pub mod edge_moe;
 pub mod exact;
 pub mod linear;
 pub mod math;
