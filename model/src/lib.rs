@@ -19,6 +19,7 @@
 pub mod build;
 pub mod config;
 pub mod domains;
+pub mod fixed;
 pub mod float;
 pub mod host;
 pub mod input;
