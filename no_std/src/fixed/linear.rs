@@ -154,7 +154,6 @@ pub fn matmul<B: Operand, O: Narrow>(
                         a.iter().step_by(k_step).take(k),
                         b.get(t * TILE..).unwrap_or_default(),
                         n,
-                        k,
                     );
                     for (c, (o, sum)) in o.iter_mut().zip(sums).enumerate() {
                         saturated += finish.one(t * TILE + c, sum, o);
@@ -184,14 +183,10 @@ impl Finish<'_> {
     }
 }
 
-/// One row of A against [`TILE`] columns of B, whose rows are `stride` apart.
+/// One row of A against [`TILE`] columns of B, whose rows are `stride` apart. Where fewer columns are left, the sums
+/// beyond them hold whatever follows in memory: the caller drops them.
 #[inline]
-fn tile<'a, B: Operand>(
-    a: impl Iterator<Item = &'a i16>,
-    b: &[B],
-    stride: usize,
-    _k: usize,
-) -> [i64; TILE] {
+fn tile<'a, B: Operand>(a: impl Iterator<Item = &'a i16>, b: &[B], stride: usize) -> [i64; TILE] {
     let mut total = [0i64; TILE];
     let (mut low, mut high) = ([0i32; TILE], [0i32; TILE]);
     let mut room = BLOCK;
