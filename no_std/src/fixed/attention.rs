@@ -8,7 +8,7 @@
 
 use super::linear::dot;
 use super::recip::{Scaled, recip};
-use super::requant::{Narrow, Requant, mul_shift};
+use super::requant::{Narrow, Requant, round_shift};
 use super::shift::RowSum;
 use super::{KernelError, check_len};
 
@@ -313,11 +313,18 @@ impl Weight for Power {
         // it lies above 1 and only grows, so clamping on the way changes nothing.
         let (twice, carried) = (2 * self.formats.score as i32, self.formats.weight as i32 + 7);
         let limit = 1i64 << 31;
-        let mut power = mul_shift(square, 1, twice - carried).min(limit);
+        let fits = |x: i64, shift: i32| {
+            if shift < 0 && x > limit >> -shift.max(-62) {
+                limit
+            } else {
+                round_shift(x, shift).min(limit)
+            }
+        };
+        let mut power = fits(square, twice - carried);
         for _ in 1..self.half {
-            power = Requant { multiplier: 1, shift: twice }.apply(power * square).min(limit);
+            power = fits(power * square, twice);
         }
-        let (w, over) = clamp_weight(Requant { multiplier: 1, shift: 7 }.apply(power));
+        let (w, over) = clamp_weight(round_shift(power, 7));
         (w, over || clipped || power == limit)
     }
 }

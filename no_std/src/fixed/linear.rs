@@ -33,6 +33,9 @@ pub struct Dims {
 pub trait Operand: Copy + sealed::Sealed {
     /// Its value.
     fn widen(self) -> i16;
+
+    /// Σ aᵢ·bᵢ over at most [`DOT_BLOCK`] elements.
+    fn dot_block(a: &[i16], b: &[Self]) -> i64;
 }
 
 mod sealed {
@@ -46,6 +49,15 @@ impl Operand for i8 {
     fn widen(self) -> i16 {
         self.into()
     }
+
+    #[inline]
+    fn dot_block(a: &[i16], b: &[Self]) -> i64 {
+        let mut sum = 0i32;
+        for (&x, &y) in a.iter().zip(b) {
+            sum = sum.wrapping_add(i32::from(x) * i32::from(y));
+        }
+        sum.into()
+    }
 }
 
 impl Operand for i16 {
@@ -53,8 +65,20 @@ impl Operand for i16 {
     fn widen(self) -> i16 {
         self
     }
+
+    #[inline]
+    fn dot_block(a: &[i16], b: &[Self]) -> i64 {
+        let (mut high, mut low) = (0i32, 0i32);
+        for (&x, &y) in a.iter().zip(b) {
+            high = high.wrapping_add(i32::from(x) * i32::from(y >> 8));
+            low = low.wrapping_add(i32::from(x) * i32::from(y & 0xFF));
+        }
+        (i64::from(high) << 8) + i64::from(low)
+    }
 }
 
+/// Products of an `i16` and a byte that a 32-bit lane holds without overflow: each is below 2^23.
+pub const DOT_BLOCK: usize = 1 << 8;
 /// Products that a pair of 32-bit lanes holds without overflow: their low halves are below 2^16.
 const BLOCK: usize = 1 << 15;
 /// Columns that are accumulated together.
@@ -65,15 +89,8 @@ const TILE: usize = 16;
 #[must_use]
 pub fn dot<B: Operand>(a: &[i16], b: &[B]) -> i64 {
     let mut total = 0i64;
-    for (a, b) in a.chunks(BLOCK).zip(b.chunks(BLOCK)) {
-        let (mut low, mut high) = (0i32, 0i32);
-        for (&x, &y) in a.iter().zip(b) {
-            let p = i32::from(x) * i32::from(y.widen());
-            low = low.wrapping_add(p & 0xFFFF);
-            high = high.wrapping_add(p >> 16);
-        }
-        // `low` is an unsigned sum below 2^31.
-        total += (i64::from(high) << 16) + i64::from(low as u32);
+    for (a, b) in a.chunks(DOT_BLOCK).zip(b.chunks(DOT_BLOCK)) {
+        total += B::dot_block(a, b);
     }
     total
 }
@@ -137,7 +154,6 @@ pub fn matmul<B: Operand, O: Narrow>(
                         a.iter().step_by(k_step).take(k),
                         b.get(t * TILE..).unwrap_or_default(),
                         n,
-                        k,
                     );
                     for (c, (o, sum)) in o.iter_mut().zip(sums).enumerate() {
                         saturated += finish.one(t * TILE + c, sum, o);
@@ -167,14 +183,10 @@ impl Finish<'_> {
     }
 }
 
-/// One row of A against [`TILE`] columns of B, whose rows are `stride` apart.
+/// One row of A against [`TILE`] columns of B, whose rows are `stride` apart. Where fewer columns are left, the sums
+/// beyond them hold whatever follows in memory: the caller drops them.
 #[inline]
-fn tile<'a, B: Operand>(
-    a: impl Iterator<Item = &'a i16>,
-    b: &[B],
-    stride: usize,
-    _k: usize,
-) -> [i64; TILE] {
+fn tile<'a, B: Operand>(a: impl Iterator<Item = &'a i16>, b: &[B], stride: usize) -> [i64; TILE] {
     let mut total = [0i64; TILE];
     let (mut low, mut high) = ([0i32; TILE], [0i32; TILE]);
     let mut room = BLOCK;

@@ -36,7 +36,11 @@ pub(crate) const fn exp_neg_q63(n: u64, f: u64) -> u64 {
         term = (term * n as u128 + mul_hi(term, f)) / j;
         j += 1;
     }
-    ((1u128 << 127) / (sum >> 36)) as u64
+    // The sum is at least 1; `checked_div` says so to the compiler, which then leaves no panic path.
+    match (1u128 << 127).checked_div(sum >> 36) {
+        Some(q) => q as u64,
+        None => 0,
+    }
 }
 
 /// 2^-(f·2^-64) in Q1.63.
@@ -76,19 +80,27 @@ const fn exp_neg_q62(t: i64) -> i128 {
     (exp_neg_q63(0, (r as u64) << 1) as i128) >> (k + 1)
 }
 
+/// a/b for a denominator that is never zero, without a panic path.
+const fn quotient(a: i128, b: i128) -> i128 {
+    match a.checked_div(b) {
+        Some(q) => q,
+        None => 0,
+    }
+}
+
 /// The logistic function 1/(1 + e^-x).
 #[must_use]
 pub const fn sigmoid(x: i64) -> i64 {
     let e = exp_neg_q62(x.saturating_abs());
     let num = if x < 0 { e } else { Q62 };
-    (((num << FRAC) + ((Q62 + e) >> 1)) / (Q62 + e)) as i64
+    quotient((num << FRAC) + ((Q62 + e) >> 1), Q62 + e) as i64
 }
 
 /// The hyperbolic tangent.
 #[must_use]
 pub const fn tanh(x: i64) -> i64 {
     let e = exp_neg_q62(x.saturating_abs().saturating_mul(2));
-    let t = ((((Q62 - e) << FRAC) + ((Q62 + e) >> 1)) / (Q62 + e)) as i64;
+    let t = quotient(((Q62 - e) << FRAC) + ((Q62 + e) >> 1), Q62 + e) as i64;
     if x < 0 { -t } else { t }
 }
 
@@ -97,13 +109,13 @@ pub const fn tanh(x: i64) -> i64 {
 pub const fn softplus(x: i64) -> i64 {
     // ln(1+u) = 2·atanh(u/(2+u)); with u ≤ 1 the argument is at most 1/3.
     let u = exp_neg_q62(x.saturating_abs());
-    let z = (u << 62) / (2 * Q62 + u);
+    let z = quotient(u << 62, 2 * Q62 + u);
     let z2 = (z * z) >> 62;
     let mut power = z;
     let mut sum = 0;
     let mut k = 1;
     while power != 0 {
-        sum += power / k;
+        sum += quotient(power, k);
         power = (power * z2) >> 62;
         k += 2;
     }

@@ -47,7 +47,7 @@ impl LayerNorm<'_> {
     ///
     /// # Errors
     /// [`KernelError::Length`] where a slice does not fit; [`KernelError::Domain`] for more than [`MAX_COLS`] columns
-    /// an `in_frac` above 24 or an ε above 1.
+    /// an `in_frac` above 24, another fraction above 40 or an ε above 1.
     pub fn apply<O: Narrow>(&self, x: &[i16], out: &mut [O]) -> Result<u64, KernelError> {
         const NAME: &str = "norm::LayerNorm";
         let cols = self.gamma.len();
@@ -62,9 +62,12 @@ impl LayerNorm<'_> {
                 hi: MAX_COLS as i64,
             });
         }
-        for (what, got, hi) in
-            [("in_frac", u64::from(self.in_frac), 24), ("eps_q48", self.eps_q48, 1 << 48)]
-        {
+        for (what, got, hi) in [
+            ("in_frac", u64::from(self.in_frac), 24),
+            ("gamma_frac", u64::from(self.gamma_frac), 40),
+            ("out_frac", u64::from(self.out_frac), 40),
+            ("eps_q48", self.eps_q48, 1 << 48),
+        ] {
             if got > hi {
                 return Err(KernelError::Domain {
                     kernel: NAME,
@@ -98,7 +101,8 @@ impl LayerNorm<'_> {
             for (column, ((&v, o), &gamma)) in x.iter().zip(out).zip(self.gamma).enumerate() {
                 let deviation = n * i64::from(v) - sum;
                 let unit = scale.map_or(0, |s| s.apply(deviation, frac));
-                let wide = unit * i64::from(gamma) + self.beta.at(column, wide_frac);
+                let beta = self.beta.at(column, wide_frac);
+                let wide = (unit * i64::from(gamma)).saturating_add(beta);
                 let (value, sat) = O::narrow(round_shift(wide, shift));
                 *o = value;
                 saturated += u64::from(sat);

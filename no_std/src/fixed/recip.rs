@@ -20,7 +20,7 @@ impl Scaled {
     #[inline]
     #[must_use]
     pub const fn apply(self, x: i64, frac: i32) -> i64 {
-        mul_shift(x, self.mantissa as i64, -(self.exponent + frac))
+        mul_shift(x, self.mantissa as i64, self.exponent.saturating_add(frac).saturating_neg())
     }
 }
 

@@ -79,10 +79,10 @@ impl Requant {
     #[inline]
     #[must_use]
     pub const fn apply(self, x: i64) -> i64 {
-        if self.multiplier == 1 && self.shift >= 0 {
-            round_shift(x, self.shift)
-        } else {
-            mul_shift(x, self.multiplier as i64, self.shift)
+        // Nearly always the product fits; the wide path costs a small core dearly.
+        match x.checked_mul(self.multiplier as i64) {
+            Some(p) if self.shift >= 0 => round_shift(p, self.shift),
+            _ => mul_shift(x, self.multiplier as i64, self.shift),
         }
     }
 }

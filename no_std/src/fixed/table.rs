@@ -142,7 +142,8 @@ impl<const N: usize> Table<N> {
     /// The segment of an argument clamped to the domain: its first three entries and the position within, below 2^step.
     #[inline]
     fn segment(&self, x: i32) -> ([i64; 3], i64) {
-        let offset = x.clamp(self.domain.lo, self.domain.hi).abs_diff(self.domain.lo);
+        // Not `clamp`, which panics where the compiler cannot see that lo ≤ hi.
+        let offset = x.max(self.domain.lo).min(self.domain.hi).abs_diff(self.domain.lo);
         let at = (offset >> self.step) as usize;
         let within = i64::from(offset & ((1 << self.step) - 1));
         let three = self.values.get(at..).and_then(<[i32]>::first_chunk::<3>);
