@@ -119,22 +119,18 @@ impl EncoderInput<'_> {
                 }
                 let vocabulary = bert.vocabulary;
                 match ids.iter().position(|&id| id as usize >= vocabulary) {
-                    Some(index) => Err(InputError::UnknownToken {
-                        index,
-                        id: ids[index],
-                        vocabulary,
-                    }),
+                    Some(index) => {
+                        Err(InputError::UnknownToken { index, id: ids[index], vocabulary })
+                    }
                     None => Ok(ids.len()),
                 }
             }
-            (Input::Vit(_), Self::Tokens { .. }) => Err(InputError::Kind {
-                expected: "images",
-                found: "tokens",
-            }),
-            (Input::Bert(_), Self::Image(_)) => Err(InputError::Kind {
-                expected: "tokens",
-                found: "an image",
-            }),
+            (Input::Vit(_), Self::Tokens { .. }) => {
+                Err(InputError::Kind { expected: "images", found: "tokens" })
+            }
+            (Input::Bert(_), Self::Image(_)) => {
+                Err(InputError::Kind { expected: "tokens", found: "an image" })
+            }
         }
     }
 }
@@ -191,9 +187,7 @@ mod tests {
         let image: Vec<f32> = (0..48).map(|x| x as f32).collect();
         let rows = patchify(&image, &vit);
         // Patch 1 is the upper right one: columns 2 and 3 of lines 0 and 1 of each channel.
-        let wanted = [
-            2.0, 3.0, 6.0, 7.0, 18.0, 19.0, 22.0, 23.0, 34.0, 35.0, 38.0, 39.0,
-        ];
+        let wanted = [2.0, 3.0, 6.0, 7.0, 18.0, 19.0, 22.0, 23.0, 34.0, 35.0, 38.0, 39.0];
         assert_eq!(rows[12..24], wanted);
     }
 
@@ -203,47 +197,25 @@ mod tests {
         let check = |input: EncoderInput<'_>| input.check(&bert()).unwrap_err();
         assert_eq!(tokens(&[1, 2], None).check(&bert()), Ok(2));
         assert_eq!(check(tokens(&[], None)), InputError::EmptySequence);
-        assert_eq!(
-            check(tokens(&[1], Some(&[false]))),
-            InputError::EmptySequence
-        );
-        assert_eq!(
-            check(tokens(&[1; 4], None)),
-            InputError::TooLong { found: 4, limit: 3 }
-        );
+        assert_eq!(check(tokens(&[1], Some(&[false]))), InputError::EmptySequence);
+        assert_eq!(check(tokens(&[1; 4], None)), InputError::TooLong { found: 4, limit: 3 });
         assert_eq!(
             check(tokens(&[1, 9], None)),
-            InputError::UnknownToken {
-                index: 1,
-                id: 9,
-                vocabulary: 9
-            }
+            InputError::UnknownToken { index: 1, id: 9, vocabulary: 9 }
         );
         assert_eq!(
             check(tokens(&[1], Some(&[]))),
-            InputError::MaskLength {
-                found: 0,
-                expected: 1
-            }
+            InputError::MaskLength { found: 0, expected: 1 }
         );
-        assert!(matches!(
-            check(EncoderInput::Image(&[0.0; 48])),
-            InputError::Kind { .. }
-        ));
+        assert!(matches!(check(EncoderInput::Image(&[0.0; 48])), InputError::Kind { .. }));
 
         let check = |input: EncoderInput<'_>| input.check(&vit()).unwrap_err();
         assert_eq!(EncoderInput::Image(&[0.0; 48]).check(&vit()), Ok(5));
         assert_eq!(
             check(EncoderInput::Image(&[0.0; 47])),
-            InputError::ImageLength {
-                found: 47,
-                expected: 48
-            }
+            InputError::ImageLength { found: 47, expected: 48 }
         );
-        assert_eq!(
-            check(EncoderInput::Image(&[f32::NAN; 48])),
-            InputError::NotFinite { index: 0 }
-        );
+        assert_eq!(check(EncoderInput::Image(&[f32::NAN; 48])), InputError::NotFinite { index: 0 });
         assert!(matches!(check(tokens(&[1], None)), InputError::Kind { .. }));
     }
 }

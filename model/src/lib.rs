@@ -16,6 +16,7 @@
 //! expected and what to do.
 
 pub mod config;
+pub mod float;
 pub mod input;
 pub mod limits;
 pub mod reference;

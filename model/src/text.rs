@@ -69,10 +69,7 @@ impl TextEncoder {
     /// together.
     pub fn load(folder: &Path, config: &Config) -> Result<Self, TextError> {
         let path = folder.join("tokenizer.json");
-        Self::parse(
-            &limits::read_bounded(&path, limits::TOKENIZER_BYTES)?,
-            config,
-        )
+        Self::parse(&limits::read_bounded(&path, limits::TOKENIZER_BYTES)?, config)
     }
 
     /// Parses the bytes of a `tokenizer.json`.
@@ -89,13 +86,8 @@ impl TextEncoder {
         if found > vocabulary {
             return Err(TextError::Vocabulary { found, vocabulary });
         }
-        let truncation = TruncationParams {
-            max_length: bert.positions,
-            ..Default::default()
-        };
-        tokenizer
-            .with_truncation(Some(truncation))
-            .map_err(refused)?;
+        let truncation = TruncationParams { max_length: bert.positions, ..Default::default() };
+        tokenizer.with_truncation(Some(truncation)).map_err(refused)?;
         tokenizer.with_padding(None);
         Ok(Self { tokenizer })
     }
@@ -107,29 +99,18 @@ impl TextEncoder {
     /// [`TextError::TooLong`] above [`limits::TEXT_BYTES`].
     pub fn encode(&self, text: &str) -> Result<TokenIds, TextError> {
         if text.len() > limits::TEXT_BYTES {
-            return Err(TextError::TooLong {
-                found: text.len(),
-                limit: limits::TEXT_BYTES,
-            });
+            return Err(TextError::TooLong { found: text.len(), limit: limits::TEXT_BYTES });
         }
         let encoding = self
             .tokenizer
             .encode(text, true)
             .map_err(|error| TextError::Encode(error.to_string()))?;
-        if encoding
-            .get_special_tokens_mask()
-            .iter()
-            .all(|&special| special == 1)
-        {
+        if encoding.get_special_tokens_mask().iter().all(|&special| special == 1) {
             return Err(TextError::Empty);
         }
         Ok(TokenIds {
             ids: encoding.get_ids().to_vec(),
-            mask: encoding
-                .get_attention_mask()
-                .iter()
-                .map(|&kept| kept == 1)
-                .collect(),
+            mask: encoding.get_attention_mask().iter().map(|&kept| kept == 1).collect(),
         })
     }
 }
@@ -171,36 +152,18 @@ mod tests {
     fn encodes_truncates_and_refuses() {
         let encoder = TextEncoder::parse(&tokenizer(), &config(5)).unwrap();
         let encoded = encoder.encode("a man").unwrap();
-        assert_eq!(
-            encoded,
-            TokenIds {
-                ids: vec![1, 3, 4, 2],
-                mask: vec![true; 4]
-            }
-        );
-        assert_eq!(
-            encoder.encode("a man a man a man").unwrap().ids,
-            [1, 3, 4, 3, 2]
-        );
+        assert_eq!(encoded, TokenIds { ids: vec![1, 3, 4, 2], mask: vec![true; 4] });
+        assert_eq!(encoder.encode("a man a man a man").unwrap().ids, [1, 3, 4, 3, 2]);
         assert!(matches!(encoder.encode(""), Err(TextError::Empty)));
         assert!(matches!(encoder.encode("  \n"), Err(TextError::Empty)));
         let long = "a ".repeat(limits::TEXT_BYTES / 2 + 1);
-        assert!(matches!(
-            encoder.encode(&long),
-            Err(TextError::TooLong { .. })
-        ));
+        assert!(matches!(encoder.encode(&long), Err(TextError::TooLong { .. })));
     }
 
     #[test]
     fn the_tokenizer_must_fit_the_model() {
         let wrong = TextEncoder::parse(&tokenizer(), &config(4));
-        assert!(matches!(
-            wrong,
-            Err(TextError::Vocabulary {
-                found: 5,
-                vocabulary: 4
-            })
-        ));
+        assert!(matches!(wrong, Err(TextError::Vocabulary { found: 5, vocabulary: 4 })));
         let broken = TextEncoder::parse(b"{}", &config(5));
         assert!(matches!(broken, Err(TextError::Tokenizer(_))));
     }

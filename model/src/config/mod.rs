@@ -302,16 +302,12 @@ impl Config {
 
     /// The kind of the embedding's norm: that of the first layer.
     pub fn embedding_norm_kind(&self) -> NormKind {
-        self.layers
-            .first()
-            .map_or_else(NormKind::default, |layer| layer.norm)
+        self.layers.first().map_or_else(NormKind::default, |layer| layer.norm)
     }
 
     /// The kind of the norm after the last layer: that of the last layer.
     pub fn final_norm_kind(&self) -> NormKind {
-        self.layers
-            .last()
-            .map_or_else(NormKind::default, |layer| layer.norm)
+        self.layers.last().map_or_else(NormKind::default, |layer| layer.norm)
     }
 
     /// The image sizes, if this is a `vit`.

@@ -90,10 +90,8 @@ struct RawPreprocessor {
 }
 
 pub(super) fn parse(json: &[u8], preprocessor: Option<&[u8]>) -> Result<Config, ConfigError> {
-    let raw: Raw = serde_json::from_slice(json).map_err(|source| ConfigError::Json {
-        file: "config.json",
-        source,
-    })?;
+    let raw: Raw = serde_json::from_slice(json)
+        .map_err(|source| ConfigError::Json { file: "config.json", source })?;
     let model_type = raw.model_type.clone().unwrap_or_default();
     if model_type != "vit" && model_type != "bert" {
         return Err(ConfigError::ModelType { found: model_type });
@@ -102,17 +100,12 @@ pub(super) fn parse(json: &[u8], preprocessor: Option<&[u8]>) -> Result<Config, 
     if let Some(block) = &raw.undertone
         && block.version != BLOCK_VERSION
     {
-        return Err(ConfigError::Version {
-            found: block.version,
-            supported: BLOCK_VERSION,
-        });
+        return Err(ConfigError::Version { found: block.version, supported: BLOCK_VERSION });
     }
 
     let need = |field, value: Option<u64>, max| {
-        let found = value.ok_or_else(|| ConfigError::Missing {
-            field,
-            model_type: model_type.clone(),
-        })?;
+        let found =
+            value.ok_or_else(|| ConfigError::Missing { field, model_type: model_type.clone() })?;
         in_range(field, found, max)
     };
     let width = need("hidden_size", raw.hidden_size, MAX_WIDTH)?;
@@ -127,19 +120,9 @@ pub(super) fn parse(json: &[u8], preprocessor: Option<&[u8]>) -> Result<Config, 
         let image = need("image_size", raw.image_size, MAX_IMAGE)?;
         let patch = need("patch_size", raw.patch_size, MAX_IMAGE)?;
         let channels = raw.num_channels.unwrap_or(3);
-        Input::Vit(vit_input(
-            image,
-            patch,
-            channels,
-            raw.undertone.as_ref(),
-            preprocessor,
-        )?)
+        Input::Vit(vit_input(image, patch, channels, raw.undertone.as_ref(), preprocessor)?)
     } else {
-        let positions = need(
-            "max_position_embeddings",
-            raw.max_position_embeddings,
-            MAX_TOKENS,
-        )?;
+        let positions = need("max_position_embeddings", raw.max_position_embeddings, MAX_TOKENS)?;
         Input::Bert(BertInput {
             vocabulary: need("vocab_size", raw.vocab_size, MAX_VOCABULARY)?,
             positions,
@@ -164,16 +147,8 @@ pub(super) fn parse(json: &[u8], preprocessor: Option<&[u8]>) -> Result<Config, 
         mlp_width,
         qkv_bias: raw.qkv_bias.unwrap_or(true),
         norm_eps,
-        norm_position: if is_vit {
-            NormPosition::Pre
-        } else {
-            NormPosition::Post
-        },
-        pooling: if class_token {
-            Pooling::First
-        } else {
-            Pooling::Mean
-        },
+        norm_position: if is_vit { NormPosition::Pre } else { NormPosition::Post },
+        pooling: if class_token { Pooling::First } else { Pooling::Mean },
         layers: vec![
             Layer {
                 heads: vec![HeadKind::Softmax; heads],
@@ -222,10 +197,7 @@ fn vit_input(
     preprocessor: Option<&[u8]>,
 ) -> Result<VitInput, ConfigError> {
     if image_size % patch_size != 0 {
-        return Err(ConfigError::PatchDoesNotDivideImage {
-            patch: patch_size,
-            image: image_size,
-        });
+        return Err(ConfigError::PatchDoesNotDivideImage { patch: patch_size, image: image_size });
     }
     if channels != 1 && channels != 3 {
         return Err(ConfigError::Channels { found: channels });
@@ -236,11 +208,8 @@ fn vit_input(
 
     let (mut mean, mut std) = (None, None);
     if let Some(bytes) = preprocessor {
-        let raw: RawPreprocessor =
-            serde_json::from_slice(bytes).map_err(|source| ConfigError::Json {
-                file: "preprocessor_config.json",
-                source,
-            })?;
+        let raw: RawPreprocessor = serde_json::from_slice(bytes)
+            .map_err(|source| ConfigError::Json { file: "preprocessor_config.json", source })?;
         if let Some(factor) = raw.rescale_factor
             && (factor * 255.0 - 1.0).abs() > 1e-4
         {
@@ -269,20 +238,12 @@ fn vit_input(
     }
     if let Some(&found) = mean.iter().find(|x| !x.is_finite()) {
         let field = "pixel_mean".to_owned();
-        return Err(ConfigError::Real {
-            field,
-            found,
-            expected: "a finite number",
-        });
+        return Err(ConfigError::Real { field, found, expected: "a finite number" });
     }
     // Down to 1e-6: a smaller deviation would push pixels beyond what f32 can take.
     if let Some(&found) = std.iter().find(|x| !(x.is_finite() && **x >= 1e-6)) {
         let field = "pixel_std".to_owned();
-        return Err(ConfigError::Real {
-            field,
-            found,
-            expected: "a finite number >= 1e-6",
-        });
+        return Err(ConfigError::Real { field, found, expected: "a finite number >= 1e-6" });
     }
     Ok(VitInput {
         image_size,
@@ -317,11 +278,7 @@ fn apply(config: &mut Config, block: RawBlock) -> Result<(), ConfigError> {
         for (index, raw) in layers.into_iter().enumerate() {
             let layer = &mut config.layers[index];
             if let Some(heads) = raw.heads {
-                count(
-                    &format!("undertone.layers[{index}].heads"),
-                    heads.len(),
-                    config.heads,
-                )?;
+                count(&format!("undertone.layers[{index}].heads"), heads.len(), config.heads)?;
                 layer.heads = heads
                     .into_iter()
                     .enumerate()
@@ -335,12 +292,7 @@ fn apply(config: &mut Config, block: RawBlock) -> Result<(), ConfigError> {
             layer.domains = domains(raw.domains)?;
         }
     }
-    if let Some(RawTask::Recall {
-        keys,
-        values,
-        pairs,
-    }) = block.task
-    {
+    if let Some(RawTask::Recall { keys, values, pairs }) = block.task {
         config.task = Some(recall(config, keys, values, pairs)?);
     }
     Ok(())
@@ -360,11 +312,7 @@ fn recall(config: &Config, keys: u64, values: u64, pairs: u64) -> Result<Task, C
     let vocabulary = keys * values + keys;
     if bert.vocabulary != vocabulary {
         let (found, expected) = (bert.vocabulary, vocabulary);
-        return Err(ConfigError::Task {
-            field: "vocab_size",
-            found,
-            expected,
-        });
+        return Err(ConfigError::Task { field: "vocab_size", found, expected });
     }
     if bert.positions < pairs + 1 {
         return Err(ConfigError::Task {
@@ -373,27 +321,13 @@ fn recall(config: &Config, keys: u64, values: u64, pairs: u64) -> Result<Task, C
             expected: pairs + 1,
         });
     }
-    Ok(Task::Recall {
-        keys: keys as u32,
-        values: values as u32,
-        pairs: pairs as u32,
-    })
+    Ok(Task::Recall { keys: keys as u32, values: values as u32, pairs: pairs as u32 })
 }
 
 fn head_kind(layer: usize, head: usize, raw: RawHead) -> Result<HeadKind, ConfigError> {
-    let RawHead {
-        kind,
-        p,
-        eps,
-        mean,
-        c,
-    } = raw;
-    let given = [
-        ("p", p.is_some()),
-        ("eps", eps.is_some()),
-        ("mean", mean.is_some()),
-        ("c", c.is_some()),
-    ];
+    let RawHead { kind, p, eps, mean, c } = raw;
+    let given =
+        [("p", p.is_some()), ("eps", eps.is_some()), ("mean", mean.is_some()), ("c", c.is_some())];
     let allowed: &[&str] = match kind.as_str() {
         "power" => &["p", "eps", "mean"],
         "relu_softmax" => &["eps"],
@@ -401,25 +335,14 @@ fn head_kind(layer: usize, head: usize, raw: RawHead) -> Result<HeadKind, Config
         "softmax" | "scaling" | "relu_squared" | "uniform" => &[],
         _ => return Err(ConfigError::UnknownKind { layer, head, kind }),
     };
-    let problem = |problem: String| ConfigError::Parameter {
-        layer,
-        head,
-        kind: kind.clone(),
-        problem,
-    };
-    if let Some((name, _)) = given
-        .iter()
-        .find(|(name, given)| *given && !allowed.contains(name))
-    {
-        return Err(problem(format!(
-            "takes no parameter `{name}`; expected {allowed:?}"
-        )));
+    let problem =
+        |problem: String| ConfigError::Parameter { layer, head, kind: kind.clone(), problem };
+    if let Some((name, _)) = given.iter().find(|(name, given)| *given && !allowed.contains(name)) {
+        return Err(problem(format!("takes no parameter `{name}`; expected {allowed:?}")));
     }
     let eps_or = |default: f64| match eps.unwrap_or(default) {
         eps if eps.is_finite() && eps >= 0.0 => Ok(eps),
-        eps => Err(problem(format!(
-            "has eps = {eps}; expected a finite number >= 0"
-        ))),
+        eps => Err(problem(format!("has eps = {eps}; expected a finite number >= 0"))),
     };
     Ok(match kind.as_str() {
         "softmax" => HeadKind::Softmax,
@@ -432,21 +355,14 @@ fn head_kind(layer: usize, head: usize, raw: RawHead) -> Result<HeadKind, Config
             if !c.is_finite() {
                 return Err(problem(format!("has c = {c}; expected a finite number")));
             }
-            HeadKind::TwoQuad {
-                c,
-                eps: eps_or(1e-5)?,
-            }
+            HeadKind::TwoQuad { c, eps: eps_or(1e-5)? }
         }
         _ => {
             let p = p.ok_or_else(|| problem("needs the parameter `p`".to_owned()))?;
             if p == 0 || p % 2 != 0 || p > 64 {
                 return Err(ConfigError::Exponent { layer, head, p });
             }
-            HeadKind::Power {
-                p: p as u32,
-                eps: eps_or(1e-3)?,
-                mean: mean.unwrap_or(false),
-            }
+            HeadKind::Power { p: p as u32, eps: eps_or(1e-3)?, mean: mean.unwrap_or(false) }
         }
     })
 }
@@ -457,9 +373,7 @@ fn activation(name: &str) -> Result<Activation, ConfigError> {
         "relu" => Ok(Activation::Relu),
         "quadratic" => Ok(Activation::Quadratic),
         "identity" => Ok(Activation::Identity),
-        _ => Err(ConfigError::Activation {
-            found: name.to_owned(),
-        }),
+        _ => Err(ConfigError::Activation { found: name.to_owned() }),
     }
 }
 
@@ -476,10 +390,7 @@ fn labels(map: BTreeMap<String, String>) -> Result<Vec<String>, ConfigError> {
     (0..count)
         .map(|class| {
             let name = map.get(&class.to_string()).cloned();
-            name.ok_or(ConfigError::Labels {
-                count,
-                missing: class,
-            })
+            name.ok_or(ConfigError::Labels { count, missing: class })
         })
         .collect()
 }
@@ -497,12 +408,7 @@ pub(super) fn domains(raw: BTreeMap<String, [f64; 2]>) -> Result<Domains, Config
 
 fn in_range(field: &'static str, found: u64, max: u64) -> Result<usize, ConfigError> {
     if found == 0 || found > max {
-        return Err(ConfigError::OutOfRange {
-            field,
-            found,
-            min: 1,
-            max,
-        });
+        return Err(ConfigError::OutOfRange { field, found, min: 1, max });
     }
     Ok(found as usize)
 }
@@ -512,20 +418,12 @@ fn non_negative(field: &str, found: f64) -> Result<(), ConfigError> {
         return Ok(());
     }
     let field = field.to_owned();
-    Err(ConfigError::Real {
-        field,
-        found,
-        expected: "a finite number >= 0",
-    })
+    Err(ConfigError::Real { field, found, expected: "a finite number >= 0" })
 }
 
 fn count(field: &str, found: usize, expected: usize) -> Result<(), ConfigError> {
     if found == expected {
         return Ok(());
     }
-    Err(ConfigError::Count {
-        field: field.to_owned(),
-        found,
-        expected,
-    })
+    Err(ConfigError::Count { field: field.to_owned(), found, expected })
 }

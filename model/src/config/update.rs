@@ -33,24 +33,13 @@ pub fn with_domains(
     }
     for (site, &(lo, hi)) in layers.iter().chain([model]).flatten() {
         if !(lo.is_finite() && hi.is_finite() && lo <= hi) {
-            return Err(ConfigError::Domain {
-                site: site.clone(),
-                lo,
-                hi,
-            });
+            return Err(ConfigError::Domain { site: site.clone(), lo, hi });
         }
     }
-    let json_error = |source| ConfigError::Json {
-        file: "config.json",
-        source,
-    };
+    let json_error = |source| ConfigError::Json { file: "config.json", source };
     let mut root: Value = serde_json::from_slice(json).map_err(json_error)?;
     let root_map = root.as_object_mut().ok_or(ConfigError::NotAnObject)?;
-    let block = entry(
-        root_map,
-        "undertone",
-        || json!({ "version": BLOCK_VERSION }),
-    );
+    let block = entry(root_map, "undertone", || json!({ "version": BLOCK_VERSION }));
     let block = block.as_object_mut().ok_or(ConfigError::NotAnObject)?;
     block.insert("domains".to_owned(), to_json(model));
     if !layers.is_empty() {
@@ -79,11 +68,7 @@ pub fn update_domains(
     layers: &[Domains],
 ) -> Result<(), ConfigError> {
     let path = folder.join("config.json");
-    let bytes = with_domains(
-        &limits::read_bounded(&path, limits::CONFIG_BYTES)?,
-        model,
-        layers,
-    )?;
+    let bytes = with_domains(&limits::read_bounded(&path, limits::CONFIG_BYTES)?, model, layers)?;
     let temporary = folder.join("config.json.new");
     let write = || -> std::io::Result<()> {
         let mut file = std::fs::File::create(&temporary)?;
@@ -91,10 +76,7 @@ pub fn update_domains(
         file.sync_all()?;
         std::fs::rename(&temporary, &path)
     };
-    write().map_err(|source| ConfigError::Write {
-        path: path.clone(),
-        source,
-    })
+    write().map_err(|source| ConfigError::Write { path: path.clone(), source })
 }
 
 /// The value at `key`; an absent or null one, which parse alike, becomes the default.
@@ -111,8 +93,5 @@ fn entry<'a>(
 }
 
 fn to_json(domains: &Domains) -> Value {
-    domains
-        .iter()
-        .map(|(site, &(lo, hi))| (site.clone(), json!([lo, hi])))
-        .collect()
+    domains.iter().map(|(site, &(lo, hi))| (site.clone(), json!([lo, hi]))).collect()
 }

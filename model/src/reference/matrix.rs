@@ -16,21 +16,13 @@ pub struct Matrix {
 impl Matrix {
     /// Zeros.
     pub fn zeros(rows: usize, cols: usize) -> Self {
-        Self {
-            rows,
-            cols,
-            data: vec![0.0; rows * cols],
-        }
+        Self { rows, cols, data: vec![0.0; rows * cols] }
     }
 
     /// From f32 values, row by row; `data` must have `rows`·`cols` of them.
     pub fn from_f32(rows: usize, cols: usize, data: &[f32]) -> Self {
         debug_assert_eq!(data.len(), rows * cols);
-        Self {
-            rows,
-            cols,
-            data: data.iter().map(|&x| f64::from(x)).collect(),
-        }
+        Self { rows, cols, data: data.iter().map(|&x| f64::from(x)).collect() }
     }
 
     /// Row `i`.
@@ -53,14 +45,8 @@ impl Matrix {
 
     /// A copy of some columns.
     pub fn columns(&self, columns: Range<usize>) -> Self {
-        let data = (0..self.rows)
-            .flat_map(|i| self.row(i)[columns.clone()].to_vec())
-            .collect();
-        Self {
-            rows: self.rows,
-            cols: columns.len(),
-            data,
-        }
+        let data = (0..self.rows).flat_map(|i| self.row(i)[columns.clone()].to_vec()).collect();
+        Self { rows: self.rows, cols: columns.len(), data }
     }
 
     /// Overwrites some columns.

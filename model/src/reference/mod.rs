@@ -51,9 +51,7 @@ pub fn forward(
 ) -> Result<Output, InputError> {
     let tokens = input.check(config)?;
     let mask = match input {
-        EncoderInput::Tokens {
-            mask: Some(mask), ..
-        } => mask.to_vec(),
+        EncoderInput::Tokens { mask: Some(mask), .. } => mask.to_vec(),
         _ => vec![true; tokens],
     };
     let mut x = embed(config, &weights.embeddings, input);
@@ -76,11 +74,7 @@ fn embed(config: &Config, embeddings: &Embeddings, input: EncoderInput<'_>) -> M
     let width = config.width;
     match (embeddings, input, &config.input) {
         (
-            Embeddings::Vit {
-                projection,
-                position,
-                class_token,
-            },
+            Embeddings::Vit { projection, position, class_token },
             EncoderInput::Image(image),
             Input::Vit(vit),
         ) => {
@@ -95,12 +89,7 @@ fn embed(config: &Config, embeddings: &Embeddings, input: EncoderInput<'_>) -> M
             rows
         }
         (
-            Embeddings::Bert {
-                word,
-                position,
-                token_type,
-                norm: last,
-            },
+            Embeddings::Bert { word, position, token_type, norm: last },
             EncoderInput::Tokens { ids, .. },
             _,
         ) => {
@@ -129,13 +118,7 @@ fn encoder_layer(
     let normed = |x: &Matrix, weights: &Norm| norm(x, layer.norm, weights, config.norm_eps);
     match config.norm_position {
         NormPosition::Pre => {
-            x.add(&attention(
-                config,
-                layer,
-                weights,
-                mask,
-                &normed(&x, &weights.attention_norm),
-            ));
+            x.add(&attention(config, layer, weights, mask, &normed(&x, &weights.attention_norm)));
             x.add(&mlp(layer, weights, &normed(&x, &weights.mlp_norm)));
             x
         }
@@ -191,12 +174,7 @@ pub fn linear(x: &Matrix, weights: &Linear) -> Matrix {
     for i in 0..x.rows {
         for o in 0..weights.outputs {
             let row = &weights.weight[o * weights.inputs..(o + 1) * weights.inputs];
-            let sum: f64 = x
-                .row(i)
-                .iter()
-                .zip(row)
-                .map(|(x, &w)| x * f64::from(w))
-                .sum();
+            let sum: f64 = x.row(i).iter().zip(row).map(|(x, &w)| x * f64::from(w)).sum();
             let bias = weights.bias.as_ref().map_or(0.0, |bias| f64::from(bias[o]));
             out.row_mut(i)[o] = sum + bias;
         }
@@ -233,20 +211,12 @@ pub fn gelu(x: f64) -> f64 {
 pub fn pool(x: &Matrix, pooling: Pooling, mask: &[bool]) -> Matrix {
     match pooling {
         Pooling::None => x.clone(),
-        Pooling::First => Matrix {
-            rows: 1,
-            cols: x.cols,
-            data: x.row(0).to_vec(),
-        },
+        Pooling::First => Matrix { rows: 1, cols: x.cols, data: x.row(0).to_vec() },
         Pooling::Mean => {
             let mut mean = Matrix::zeros(1, x.cols);
             let kept: Vec<usize> = (0..x.rows).filter(|&i| mask[i]).collect();
             for &i in &kept {
-                mean.add(&Matrix {
-                    rows: 1,
-                    cols: x.cols,
-                    data: x.row(i).to_vec(),
-                });
+                mean.add(&Matrix { rows: 1, cols: x.cols, data: x.row(i).to_vec() });
             }
             mean.data.iter_mut().for_each(|x| *x /= kept.len() as f64);
             mean

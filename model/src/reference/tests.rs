@@ -8,16 +8,8 @@ use crate::config::HeadKind;
 
 const KINDS: [HeadKind; 9] = [
     HeadKind::Softmax,
-    HeadKind::Power {
-        p: 2,
-        eps: 1e-3,
-        mean: false,
-    },
-    HeadKind::Power {
-        p: 4,
-        eps: 1e-3,
-        mean: true,
-    },
+    HeadKind::Power { p: 2, eps: 1e-3, mean: false },
+    HeadKind::Power { p: 4, eps: 1e-3, mean: true },
     HeadKind::ReluSoftmax { eps: 1e-5 },
     HeadKind::Scaling,
     HeadKind::TwoQuad { c: 5.0, eps: 0.0 },
@@ -28,9 +20,7 @@ const KINDS: [HeadKind; 9] = [
 
 fn matrix(rows: usize, cols: usize, seed: u64) -> Matrix {
     let mut draw = crate::tasks::SplitMix64::new(seed);
-    let data = (0..rows * cols)
-        .map(|_| f64::from(draw.below(4001)) / 1000.0 - 2.0)
-        .collect();
+    let data = (0..rows * cols).map(|_| f64::from(draw.below(4001)) / 1000.0 - 2.0).collect();
     Matrix { rows, cols, data }
 }
 
@@ -47,53 +37,28 @@ fn weights_are_those_of_the_table() {
     let weights = |kind| row_weights(kind, &[-1.0, 2.0, 3.0], &[true, true, false]);
     let e = (-3f64).exp();
     assert_eq!(weights(HeadKind::Softmax), (vec![e, 1.0, 0.0], e + 1.0));
-    let power = |mean| HeadKind::Power {
-        p: 4,
-        eps: 0.5,
-        mean,
-    };
+    let power = |mean| HeadKind::Power { p: 4, eps: 0.5, mean };
     assert_eq!(weights(power(false)), (vec![1.0, 16.0, 0.0], 17.5));
     assert_eq!(weights(power(true)), (vec![0.5, 8.0, 0.0], 9.0));
-    assert_eq!(
-        weights(HeadKind::ReluSoftmax { eps: 0.5 }),
-        (vec![0.0, 2.0, 0.0], 2.5)
-    );
+    assert_eq!(weights(HeadKind::ReluSoftmax { eps: 0.5 }), (vec![0.0, 2.0, 0.0], 2.5));
     assert_eq!(weights(HeadKind::Scaling), (vec![-1.0, 2.0, 0.0], 2.0));
-    assert_eq!(
-        weights(HeadKind::TwoQuad { c: 5.0, eps: 0.5 }),
-        (vec![16.0, 49.0, 0.0], 65.5)
-    );
+    assert_eq!(weights(HeadKind::TwoQuad { c: 5.0, eps: 0.5 }), (vec![16.0, 49.0, 0.0], 65.5));
     assert_eq!(weights(HeadKind::ReluSquared), (vec![0.0, 4.0, 0.0], 2.0));
     assert_eq!(weights(HeadKind::Uniform), (vec![1.0, 1.0, 0.0], 2.0));
 }
 
 #[test]
 fn layer_norm_and_gelu_have_their_textbook_values() {
-    let x = Matrix {
-        rows: 1,
-        cols: 2,
-        data: vec![1.0, 3.0],
-    };
-    let weights = Norm {
-        weight: vec![2.0, 1.0],
-        bias: vec![0.5, 0.0],
-    };
+    let x = Matrix { rows: 1, cols: 2, data: vec![1.0, 3.0] };
+    let weights = Norm { weight: vec![2.0, 1.0], bias: vec![0.5, 0.0] };
     close(
         &norm(&x, NormKind::LayerNorm, &weights, 0.0),
-        &Matrix {
-            rows: 1,
-            cols: 2,
-            data: vec![-1.5, 1.0],
-        },
+        &Matrix { rows: 1, cols: 2, data: vec![-1.5, 1.0] },
         1e-15,
     );
     close(
         &norm(&x, NormKind::Affine, &weights, 0.0),
-        &Matrix {
-            rows: 1,
-            cols: 2,
-            data: vec![2.5, 3.0],
-        },
+        &Matrix { rows: 1, cols: 2, data: vec![2.5, 3.0] },
         0.0,
     );
     // Φ(1) = 0.841344746…
@@ -104,14 +69,7 @@ fn layer_norm_and_gelu_have_their_textbook_values() {
 #[test]
 fn padding_does_not_change_the_result() {
     for position in ["pre", "post"] {
-        for kind in [
-            "softmax",
-            "power",
-            "relu_softmax",
-            "scaling",
-            "two_quad",
-            "uniform",
-        ] {
+        for kind in ["softmax", "power", "relu_softmax", "scaling", "two_quad", "uniform"] {
             let head = match kind {
                 "power" => json!({"kind": kind, "p": 2, "mean": true}),
                 _ => json!({"kind": kind}),
@@ -131,11 +89,7 @@ fn padding_does_not_change_the_result() {
                 forward(&config, &weights, input).unwrap().result
             };
             let mask = [true, true, true, false, false];
-            close(
-                &run(&[1, 2, 3], None),
-                &run(&[1, 2, 3, 0, 7], Some(&mask)),
-                1e-12,
-            );
+            close(&run(&[1, 2, 3], None), &run(&[1, 2, 3, 0, 7], Some(&mask)), 1e-12);
         }
     }
 }

@@ -46,17 +46,9 @@ impl Recall {
     pub fn new(keys: u32, values: u32, pairs: u32) -> Result<Self, RecallError> {
         let size = 1..=1_024;
         if size.contains(&keys) && size.contains(&values) && (1..=keys).contains(&pairs) {
-            return Ok(Self {
-                keys,
-                values,
-                pairs,
-            });
+            return Ok(Self { keys, values, pairs });
         }
-        Err(RecallError {
-            keys,
-            values,
-            pairs,
-        })
+        Err(RecallError { keys, values, pairs })
     }
 
     /// Tokens of the vocabulary: keys·values + keys.
@@ -94,17 +86,9 @@ impl Recall {
         }
         let values: Vec<u32> = (0..self.pairs).map(|_| draw.below(self.values)).collect();
         let query = draw.below(self.pairs) as usize;
-        let pairs = keys
-            .iter()
-            .zip(&values)
-            .map(|(key, value)| key * self.values + value);
-        let tokens = std::iter::once(self.keys * self.values + keys[query])
-            .chain(pairs)
-            .collect();
-        Episode {
-            tokens,
-            label: values[query],
-        }
+        let pairs = keys.iter().zip(&values).map(|(key, value)| key * self.values + value);
+        let tokens = std::iter::once(self.keys * self.values + keys[query]).chain(pairs).collect();
+        Episode { tokens, label: values[query] }
     }
 }
 
@@ -128,13 +112,7 @@ mod tests {
         for (position, (keys, values, pairs, tokens, label)) in golden.into_iter().enumerate() {
             let task = Recall::new(keys, values, pairs).unwrap();
             let episode = task.episode(7, position as u64 % 3);
-            assert_eq!(
-                episode,
-                Episode {
-                    tokens: tokens.to_vec(),
-                    label
-                }
-            );
+            assert_eq!(episode, Episode { tokens: tokens.to_vec(), label });
         }
     }
 
@@ -159,10 +137,7 @@ mod tests {
     #[test]
     fn refuses_sizes_without_a_task() {
         for (keys, values, pairs) in [(0, 1, 1), (1, 0, 1), (1, 1, 0), (4, 4, 5), (1_025, 1, 1)] {
-            assert!(
-                Recall::new(keys, values, pairs).is_err(),
-                "{keys} {values} {pairs}"
-            );
+            assert!(Recall::new(keys, values, pairs).is_err(), "{keys} {values} {pairs}");
         }
     }
 }

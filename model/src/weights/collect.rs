@@ -53,11 +53,7 @@ const HUGGING_FACE_VIT: Naming = Naming {
 const HUGGING_FACE_BERT: Naming = Naming {
     prefix: "bert.",
     layer: "encoder.layer",
-    qkv: Qkv::Split([
-        "attention.self.query",
-        "attention.self.key",
-        "attention.self.value",
-    ]),
+    qkv: Qkv::Split(["attention.self.query", "attention.self.key", "attention.self.value"]),
     output: "attention.output.dense",
     attention_norm: "attention.output.LayerNorm",
     mlp_norm: "output.LayerNorm",
@@ -97,35 +93,19 @@ pub(super) fn collect<S: Source>(
         Input::Vit(_) => "embeddings.patch_embeddings.projection.weight",
         Input::Bert(_) => "embeddings.word_embeddings.weight",
     };
-    let prefix = if source.shape(first).is_some() {
-        ""
-    } else {
-        naming.prefix
-    };
-    let mut reader = Collector {
-        source,
-        config,
-        naming,
-        prefix,
-    };
+    let prefix = if source.shape(first).is_some() { "" } else { naming.prefix };
+    let mut reader = Collector { source, config, naming, prefix };
     let embeddings = match &reader.naming.qkv {
         Qkv::Fused(_) => reader.timm_embeddings()?,
         Qkv::Split(_) => reader.embeddings()?,
     };
-    let layers = (0..config.depth())
-        .map(|i| reader.layer(i))
-        .collect::<Result<_, _>>()?;
+    let layers = (0..config.depth()).map(|i| reader.layer(i)).collect::<Result<_, _>>()?;
     let final_norm = match config.has_final_norm() {
         true => Some(reader.norm(&format!("{prefix}{}", reader.naming.final_norm))?),
         false => None,
     };
     let classifier = reader.classifier()?;
-    Ok(EncoderWeights {
-        embeddings,
-        layers,
-        final_norm,
-        classifier,
-    })
+    Ok(EncoderWeights { embeddings, layers, final_norm, classifier })
 }
 
 struct Collector<'a, S> {
@@ -161,11 +141,7 @@ impl<S: Source> Collector<'_, S> {
     }
 
     fn timm_embeddings(&mut self) -> Result<Embeddings, S::Error> {
-        self.vit(
-            "patch_embed.proj".to_owned(),
-            "pos_embed".to_owned(),
-            "cls_token".to_owned(),
-        )
+        self.vit("patch_embed.proj".to_owned(), "pos_embed".to_owned(), "cls_token".to_owned())
     }
 
     fn vit(
@@ -186,27 +162,16 @@ impl<S: Source> Collector<'_, S> {
             weight: self.source.take(&format!("{projection}.weight"), &kernel)?,
             bias: Some(self.source.take(&format!("{projection}.bias"), &[width])?),
         };
-        let position = self
-            .source
-            .take(&position, &[1, self.config.tokens(), width])?;
+        let position = self.source.take(&position, &[1, self.config.tokens(), width])?;
         let class_token = match vit.class_token {
             true => Some(self.source.take(&class_token, &[1, 1, width])?),
             false => None,
         };
-        Ok(Embeddings::Vit {
-            projection,
-            position,
-            class_token,
-        })
+        Ok(Embeddings::Vit { projection, position, class_token })
     }
 
     fn layer(&mut self, index: usize) -> Result<LayerWeights, S::Error> {
-        let Config {
-            width,
-            mlp_width,
-            qkv_bias,
-            ..
-        } = *self.config;
+        let Config { width, mlp_width, qkv_bias, .. } = *self.config;
         let name = |rest: &str| format!("{}{}.{index}.{rest}", self.prefix, self.naming.layer);
         let output = name(self.naming.output);
         let attention_norm = name(self.naming.attention_norm);
@@ -257,9 +222,7 @@ impl<S: Source> Collector<'_, S> {
                 shape.map(|shape| shape.first().copied().unwrap_or(0))
             }
         };
-        classes
-            .map(|classes| self.linear(name, classes, self.config.width, true))
-            .transpose()
+        classes.map(|classes| self.linear(name, classes, self.config.width, true)).transpose()
     }
 
     fn linear(
@@ -272,9 +235,7 @@ impl<S: Source> Collector<'_, S> {
         Ok(Linear {
             outputs,
             inputs,
-            weight: self
-                .source
-                .take(&format!("{name}.weight"), &[outputs, inputs])?,
+            weight: self.source.take(&format!("{name}.weight"), &[outputs, inputs])?,
             bias: match bias {
                 true => Some(self.source.take(&format!("{name}.bias"), &[outputs])?),
                 false => None,

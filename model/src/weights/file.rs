@@ -26,10 +26,7 @@ impl<R: Read + Seek> TensorFile<R> {
     pub(super) fn open(mut reader: R) -> Result<Self, WeightError> {
         let found = reader.seek(SeekFrom::End(0))?;
         if found > limits::WEIGHT_BYTES {
-            return Err(WeightError::TooLarge {
-                found,
-                limit: limits::WEIGHT_BYTES,
-            });
+            return Err(WeightError::TooLarge { found, limit: limits::WEIGHT_BYTES });
         }
         if found < 8 {
             return Err(WeightError::Truncated { found, expected: 8 });
@@ -39,17 +36,11 @@ impl<R: Read + Seek> TensorFile<R> {
         reader.read_exact(&mut length)?;
         let header = u64::from_le_bytes(length);
         if header > limits::HEADER_BYTES {
-            return Err(WeightError::HeaderTooLarge {
-                found: header,
-                limit: limits::HEADER_BYTES,
-            });
+            return Err(WeightError::HeaderTooLarge { found: header, limit: limits::HEADER_BYTES });
         }
         let start = 8 + header;
         if found < start {
-            return Err(WeightError::Truncated {
-                found,
-                expected: start,
-            });
+            return Err(WeightError::Truncated { found, expected: start });
         }
         let mut bytes = vec![0; header as usize];
         reader.read_exact(&mut bytes)?;
@@ -63,12 +54,7 @@ impl<R: Read + Seek> TensorFile<R> {
         if found > expected {
             return Err(WeightError::Oversized { found, expected });
         }
-        Ok(Self {
-            reader,
-            start,
-            metadata,
-            taken: HashSet::new(),
-        })
+        Ok(Self { reader, start, metadata, taken: HashSet::new() })
     }
 
     /// Refuses tensors that nobody took, except the documented harmless ones.
@@ -77,10 +63,7 @@ impl<R: Read + Seek> TensorFile<R> {
             if self.taken.contains(&name) {
                 continue;
             }
-            let short = name
-                .strip_prefix("bert.")
-                .or(name.strip_prefix("vit."))
-                .unwrap_or(&name);
+            let short = name.strip_prefix("bert.").or(name.strip_prefix("vit.")).unwrap_or(&name);
             if short == "embeddings.position_ids" || short.starts_with("cls.") {
                 continue;
             }
@@ -90,10 +73,7 @@ impl<R: Read + Seek> TensorFile<R> {
                 }
                 continue;
             }
-            let found = self
-                .metadata
-                .info(&name)
-                .map_or_else(Vec::new, |info| info.shape.clone());
+            let found = self.metadata.info(&name).map_or_else(Vec::new, |info| info.shape.clone());
             return Err(WeightError::Unknown { name, found });
         }
         Ok(())
@@ -109,10 +89,7 @@ impl<R: Read + Seek> Source for TensorFile<R> {
 
     fn take(&mut self, name: &str, wanted: &[usize]) -> Result<Vec<f32>, WeightError> {
         let Some(info) = self.metadata.info(name) else {
-            return Err(WeightError::Missing {
-                name: name.to_owned(),
-                wanted: wanted.to_vec(),
-            });
+            return Err(WeightError::Missing { name: name.to_owned(), wanted: wanted.to_vec() });
         };
         if info.shape != wanted {
             return Err(WeightError::Shape {
@@ -128,31 +105,19 @@ impl<R: Read + Seek> Source for TensorFile<R> {
             },
             Dtype::F16 => |bytes, out| {
                 let (words, _) = bytes.as_chunks::<2>();
-                out.extend(
-                    words
-                        .iter()
-                        .map(|&word| half::f16::from_le_bytes(word).to_f32()),
-                );
+                out.extend(words.iter().map(|&word| half::f16::from_le_bytes(word).to_f32()));
             },
             Dtype::BF16 => |bytes, out| {
                 let (words, _) = bytes.as_chunks::<2>();
-                out.extend(
-                    words
-                        .iter()
-                        .map(|&word| half::bf16::from_le_bytes(word).to_f32()),
-                );
+                out.extend(words.iter().map(|&word| half::bf16::from_le_bytes(word).to_f32()));
             },
             other => {
                 let found = format!("{other:?}");
-                return Err(WeightError::DType {
-                    name: name.to_owned(),
-                    found,
-                });
+                return Err(WeightError::DType { name: name.to_owned(), found });
             }
         };
         let (from, to) = info.data_offsets;
-        self.reader
-            .seek(SeekFrom::Start(self.start + from as u64))?;
+        self.reader.seek(SeekFrom::Start(self.start + from as u64))?;
         let mut left = to - from;
         // The file is at least this long (checked on opening), so the allocation is backed.
         let mut values = Vec::with_capacity(wanted.iter().product());
@@ -165,11 +130,7 @@ impl<R: Read + Seek> Source for TensorFile<R> {
         }
         if let Some(index) = values.iter().position(|value| !value.is_finite()) {
             let value = values[index];
-            return Err(WeightError::NotFinite {
-                name: name.to_owned(),
-                index,
-                value,
-            });
+            return Err(WeightError::NotFinite { name: name.to_owned(), index, value });
         }
         self.taken.insert(name.to_owned());
         Ok(values)

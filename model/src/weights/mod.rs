@@ -122,10 +122,8 @@ impl EncoderWeights {
     /// [`WeightError`] names the tensor, what was found and what the configuration wants.
     pub fn load(folder: &Path, config: &Config) -> Result<Self, WeightError> {
         let path = folder.join("model.safetensors");
-        let file = File::open(&path).map_err(|source| WeightError::Open {
-            path: PathBuf::clone(&path),
-            source,
-        })?;
+        let file = File::open(&path)
+            .map_err(|source| WeightError::Open { path: PathBuf::clone(&path), source })?;
         Self::read(file, config)
     }
 
@@ -154,34 +152,20 @@ impl EncoderWeights {
         let linear = |x: &Linear| x.weight.len() + x.bias.as_ref().map_or(0, Vec::len);
         let norm = |x: &Norm| x.weight.len() + x.bias.len();
         let embeddings = match &self.embeddings {
-            Embeddings::Vit {
-                projection,
-                position,
-                class_token,
-            } => linear(projection) + position.len() + class_token.as_ref().map_or(0, Vec::len),
-            Embeddings::Bert {
-                word,
-                position,
-                token_type,
-                norm: last,
-            } => word.len() + position.len() + token_type.len() + norm(last),
+            Embeddings::Vit { projection, position, class_token } => {
+                linear(projection) + position.len() + class_token.as_ref().map_or(0, Vec::len)
+            }
+            Embeddings::Bert { word, position, token_type, norm: last } => {
+                word.len() + position.len() + token_type.len() + norm(last)
+            }
         };
         let layers = self.layers.iter().map(|layer| {
-            let linears = [
-                &layer.query,
-                &layer.key,
-                &layer.value,
-                &layer.output,
-                &layer.up,
-                &layer.down,
-            ];
+            let linears =
+                [&layer.query, &layer.key, &layer.value, &layer.output, &layer.up, &layer.down];
             linears.map(linear).iter().sum::<usize>()
                 + norm(&layer.attention_norm)
                 + norm(&layer.mlp_norm)
-                + layer
-                    .quadratic
-                    .as_ref()
-                    .map_or(0, |q| q.a.len() + q.b.len())
+                + layer.quadratic.as_ref().map_or(0, |q| q.a.len() + q.b.len())
         });
         embeddings
             + layers.sum::<usize>()

@@ -35,11 +35,7 @@ impl Source for Random {
         let len: usize = wanted.iter().product();
         let inputs: usize = wanted.iter().skip(1).product();
         let (centre, spread) = if wanted.len() == 1 {
-            let centre = if name.ends_with("weight") || name.ends_with(".b") {
-                1.0
-            } else {
-                0.0
-            };
+            let centre = if name.ends_with("weight") || name.ends_with(".b") { 1.0 } else { 0.0 };
             (centre, 0.1)
         } else if name.contains("embeddings") && wanted.len() != 4 {
             (0.0, 1.0)

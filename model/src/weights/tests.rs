@@ -49,22 +49,16 @@ impl Source for Recorder {
 
     fn take(&mut self, name: &str, wanted: &[usize]) -> Result<Vec<f32>, Self::Error> {
         let draw = |random: &mut SplitMix64| random.below(1 << 16) as f32 / 1024.0 - 32.0;
-        let values: Vec<f32> = (0..wanted.iter().product())
-            .map(|_| draw(&mut self.random))
-            .collect();
-        self.tensors
-            .push((name.to_owned(), wanted.to_vec(), values.clone()));
+        let values: Vec<f32> =
+            (0..wanted.iter().product()).map(|_| draw(&mut self.random)).collect();
+        self.tensors.push((name.to_owned(), wanted.to_vec(), values.clone()));
         Ok(values)
     }
 }
 
 /// A complete set of tensors in one naming, and what they must be read as.
 fn complete(config: &Config, present: &'static str) -> (Vec<Tensor>, EncoderWeights) {
-    let mut recorder = Recorder {
-        present,
-        random: SplitMix64::new(3),
-        tensors: Vec::new(),
-    };
+    let mut recorder = Recorder { present, random: SplitMix64::new(3), tensors: Vec::new() };
     let Ok(weights) = collect(&mut recorder, config);
     (recorder.tensors, weights)
 }
@@ -74,15 +68,10 @@ fn bytes_of(tensors: &[Tensor]) -> Vec<u8> {
 }
 
 fn encode(tensors: &[Tensor], dtype: Dtype, one: impl Fn(f32) -> Vec<u8>) -> Vec<u8> {
-    let data: Vec<Vec<u8>> = tensors
-        .iter()
-        .map(|(.., values)| values.iter().flat_map(|&x| one(x)).collect())
-        .collect();
+    let data: Vec<Vec<u8>> =
+        tensors.iter().map(|(.., values)| values.iter().flat_map(|&x| one(x)).collect()).collect();
     let views = tensors.iter().zip(&data).map(|((name, shape, _), data)| {
-        (
-            name.clone(),
-            TensorView::new(dtype, shape.clone(), data).unwrap(),
-        )
+        (name.clone(), TensorView::new(dtype, shape.clone(), data).unwrap())
     });
     safetensors::serialize(views, None).unwrap()
 }
@@ -91,42 +80,27 @@ fn read(bytes: &[u8], config: &Config) -> Result<EncoderWeights, WeightError> {
     EncoderWeights::read(Cursor::new(bytes), config)
 }
 
-const NAMINGS: [&str; 3] = [
-    "",
-    "embeddings.patch_embeddings.projection.weight",
-    "patch_embed.proj.weight",
-];
+const NAMINGS: [&str; 3] =
+    ["", "embeddings.patch_embeddings.projection.weight", "patch_embed.proj.weight"];
 
 #[test]
 fn every_naming_round_trips() {
     for present in NAMINGS {
         let (tensors, weights) = complete(&vit(), present);
-        assert_eq!(
-            read(&bytes_of(&tensors), &vit()).unwrap(),
-            weights,
-            "naming {present:?}"
-        );
+        assert_eq!(read(&bytes_of(&tensors), &vit()).unwrap(), weights, "naming {present:?}");
         let total: usize = tensors.iter().map(|(.., values)| values.len()).sum();
         assert_eq!(weights.parameters(), total);
     }
     for present in ["", "embeddings.word_embeddings.weight"] {
         let (tensors, weights) = complete(&bert(), present);
-        assert_eq!(
-            read(&bytes_of(&tensors), &bert()).unwrap(),
-            weights,
-            "naming {present:?}"
-        );
+        assert_eq!(read(&bytes_of(&tensors), &bert()).unwrap(), weights, "naming {present:?}");
     }
 }
 
 #[test]
 fn names_are_those_of_the_documentation() {
     let names = |config: &Config, present| -> Vec<String> {
-        complete(config, present)
-            .0
-            .into_iter()
-            .map(|(name, ..)| name)
-            .collect()
+        complete(config, present).0.into_iter().map(|(name, ..)| name).collect()
     };
     let hf = names(&vit(), "");
     for name in [
@@ -143,15 +117,9 @@ fn names_are_those_of_the_documentation() {
         "vit.layernorm.weight",
         "classifier.weight",
     ] {
-        assert!(
-            hf.iter().any(|found| found == name),
-            "{name} not among {hf:?}"
-        );
+        assert!(hf.iter().any(|found| found == name), "{name} not among {hf:?}");
     }
-    assert!(
-        !hf.iter()
-            .any(|name| name.contains("layer.1.intermediate.quadratic"))
-    );
+    assert!(!hf.iter().any(|name| name.contains("layer.1.intermediate.quadratic")));
     let timm = names(&vit(), NAMINGS[2]);
     for name in [
         "cls_token",
@@ -163,20 +131,14 @@ fn names_are_those_of_the_documentation() {
         "norm.bias",
         "head.weight",
     ] {
-        assert!(
-            timm.iter().any(|found| found == name),
-            "{name} not among {timm:?}"
-        );
+        assert!(timm.iter().any(|found| found == name), "{name} not among {timm:?}");
     }
 }
 
 #[test]
 fn fused_rows_are_query_key_value() {
     let (tensors, weights) = complete(&vit(), NAMINGS[2]);
-    let (.., fused) = tensors
-        .iter()
-        .find(|(name, ..)| name == "blocks.0.attn.qkv.weight")
-        .unwrap();
+    let (.., fused) = tensors.iter().find(|(name, ..)| name == "blocks.0.attn.qkv.weight").unwrap();
     assert_eq!(weights.layers[0].query.weight, fused[..64]);
     assert_eq!(weights.layers[0].key.weight, fused[64..128]);
     assert_eq!(weights.layers[0].value.weight, fused[128..]);
@@ -192,12 +154,8 @@ fn half_precisions_widen_exactly() {
         }
     }
     let full = read(&bytes_of(&tensors), &bert()).unwrap();
-    let f16 = encode(&tensors, Dtype::F16, |x| {
-        half::f16::from_f32(x).to_le_bytes().to_vec()
-    });
-    let bf16 = encode(&tensors, Dtype::BF16, |x| {
-        half::bf16::from_f32(x).to_le_bytes().to_vec()
-    });
+    let f16 = encode(&tensors, Dtype::F16, |x| half::f16::from_f32(x).to_le_bytes().to_vec());
+    let bf16 = encode(&tensors, Dtype::BF16, |x| half::bf16::from_f32(x).to_le_bytes().to_vec());
     assert_eq!(read(&f16, &bert()).unwrap(), full);
     assert_eq!(read(&bf16, &bert()).unwrap(), full);
 }
@@ -210,11 +168,7 @@ fn harmless_extras_are_skipped_and_others_named() {
         tensors.push((name.to_owned(), vec![2], vec![0.0; 2]));
         read(&bytes_of(&tensors), &bert())
     };
-    for name in [
-        "bert.embeddings.position_ids",
-        "bert.pooler.dense.bias",
-        "cls.predictions.bias",
-    ] {
+    for name in ["bert.embeddings.position_ids", "bert.pooler.dense.bias", "cls.predictions.bias"] {
         assert_eq!(with(name).unwrap(), weights);
     }
     let error = with("bert.encoder.layer.1.output.dense.bias").unwrap_err();
@@ -227,14 +181,7 @@ fn harmless_extras_are_skipped_and_others_named() {
     let mut tensors = tensors.clone();
     tensors.push(("classifier.weight".to_owned(), vec![2, 6], vec![0.0; 12]));
     tensors.push(("classifier.bias".to_owned(), vec![2], vec![0.0; 2]));
-    assert_eq!(
-        read(&bytes_of(&tensors), &bert())
-            .unwrap()
-            .classifier
-            .unwrap()
-            .outputs,
-        2
-    );
+    assert_eq!(read(&bytes_of(&tensors), &bert()).unwrap().classifier.unwrap().outputs, 2);
     tensors.push(("bert.pooler.dense.bias".to_owned(), vec![2], vec![0.0; 2]));
     let error = read(&bytes_of(&tensors), &bert()).unwrap_err();
     assert!(matches!(error, WeightError::Pooler { .. }));
@@ -278,10 +225,7 @@ fn weights_must_be_finite_floats() {
     let (tensors, _) = complete(&vit(), "");
     let integers = encode(&tensors, Dtype::I32, |x| (x as i32).to_le_bytes().to_vec());
     let error = read(&integers, &vit()).unwrap_err();
-    assert!(
-        matches!(&error, WeightError::DType { found, .. } if found == "I32"),
-        "{error}"
-    );
+    assert!(matches!(&error, WeightError::DType { found, .. } if found == "I32"), "{error}");
 }
 
 #[test]
@@ -290,10 +234,7 @@ fn the_length_must_be_what_the_header_says() {
     let bytes = bytes_of(&tensors);
     for length in [0, 7, 8, 100, bytes.len() / 2, bytes.len() - 1] {
         let error = read(&bytes[..length], &vit()).unwrap_err();
-        assert!(
-            matches!(error, WeightError::Truncated { .. }),
-            "{length} bytes: {error}"
-        );
+        assert!(matches!(error, WeightError::Truncated { .. }), "{length} bytes: {error}");
     }
     let mut longer = bytes.clone();
     longer.push(0);
@@ -303,16 +244,7 @@ fn the_length_must_be_what_the_header_says() {
     let mut header = bytes.clone();
     header[..8].copy_from_slice(&u64::MAX.to_le_bytes());
     let error = read(&header, &vit()).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            WeightError::HeaderTooLarge {
-                found: u64::MAX,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, WeightError::HeaderTooLarge { found: u64::MAX, .. }), "{error}");
 
     // A sparse file stands for one too large to read; nothing of it is allocated.
     let folder = tempfile::tempdir().unwrap();
@@ -327,14 +259,8 @@ fn the_length_must_be_what_the_header_says() {
 
 #[test]
 fn random_weights_follow_the_seed() {
-    assert_eq!(
-        EncoderWeights::random(&vit(), 1),
-        EncoderWeights::random(&vit(), 1)
-    );
-    assert_ne!(
-        EncoderWeights::random(&vit(), 1),
-        EncoderWeights::random(&vit(), 2)
-    );
+    assert_eq!(EncoderWeights::random(&vit(), 1), EncoderWeights::random(&vit(), 1));
+    assert_ne!(EncoderWeights::random(&vit(), 1), EncoderWeights::random(&vit(), 2));
     let layer = &EncoderWeights::random(&vit(), 1).layers[0];
     assert!(layer.quadratic.is_some() && layer.query.bias.is_some());
 }
