@@ -77,6 +77,12 @@ pub enum DatasetError {
         /// Labels.
         labels: usize,
     },
+    /// The name of a class folder is no class of the model.
+    #[error("{path} is named like no class of the model; expected a label, or a number in front")]
+    UnknownClass {
+        /// The folder.
+        path: PathBuf,
+    },
     /// More images than the limit.
     #[error("{path} has more than {limit} images")]
     TooMany {
@@ -90,27 +96,33 @@ pub enum DatasetError {
 impl Dataset {
     /// Opens a folder with IDX files of the split, or else with one folder a class.
     ///
-    /// Class folders count as classes 0, 1, … in the order of their names; if every name begins
-    /// with a number (`0`, `3-dress`, `7_boat`), that number is the class.
+    /// If every folder's name begins with a number (`0`, `3-dress`, `7_boat`), that number is
+    /// the class. Otherwise the class is the position of the name among `labels`, the model's
+    /// class names, with `/` written as `-` or `_`; without `labels` it is the position among the
+    /// sorted names.
     ///
     /// # Errors
-    /// [`DatasetError`] names the file.
-    pub fn open(folder: &Path, split: Split) -> Result<Self, DatasetError> {
+    /// [`DatasetError`] names the file or the folder.
+    pub fn open(
+        folder: &Path,
+        split: Split,
+        labels: Option<&[String]>,
+    ) -> Result<Self, DatasetError> {
+        let model_labels = labels;
         let (images, labels) = match split {
             Split::Test => ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
             Split::Train => ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
         };
         match (plain_or_gz(folder, images), plain_or_gz(folder, labels)) {
             (Some(images), Some(labels)) => Self::idx(&images, &labels),
-            _ => Self::class_folders(folder, images),
+            _ => Self::class_folders(folder, images, model_labels),
         }
     }
 
     fn idx(images_path: &Path, labels_path: &Path) -> Result<Self, DatasetError> {
-        let refused =
-            |path: &Path| move |source| DatasetError::Idx { path: path.to_owned(), source };
-        let images = IdxImages::load(images_path).map_err(refused(images_path))?;
-        let labels = load_labels(labels_path).map_err(refused(labels_path))?;
+        let refused = |path: &Path, source| DatasetError::Idx { path: path.to_owned(), source };
+        let images = IdxImages::load(images_path).map_err(|e| refused(images_path, e))?;
+        let labels = load_labels(labels_path).map_err(|e| refused(labels_path, e))?;
         if images.len() != labels.len() {
             let (images, labels) = (images.len(), labels.len());
             return Err(DatasetError::Labels { path: labels_path.to_owned(), images, labels });
@@ -120,7 +132,11 @@ impl Dataset {
         Ok(Self { items: Items::Idx { images, labels }, classes })
     }
 
-    fn class_folders(folder: &Path, expected: &'static str) -> Result<Self, DatasetError> {
+    fn class_folders(
+        folder: &Path,
+        expected: &'static str,
+        labels: Option<&[String]>,
+    ) -> Result<Self, DatasetError> {
         let mut names: Vec<(String, PathBuf)> = list(folder)?
             .into_iter()
             .filter(|path| path.is_dir())
@@ -128,7 +144,17 @@ impl Dataset {
             .collect();
         names.sort();
         let numbers: Option<Vec<usize>> = names.iter().map(|(name, _)| leading(name)).collect();
-        let classes_of = numbers.unwrap_or_else(|| (0..names.len()).collect());
+        let classes_of = match (numbers, labels) {
+            (Some(numbers), _) => numbers,
+            (None, Some(labels)) => {
+                let class = |(name, path): &(String, PathBuf)| {
+                    let place = labels.iter().position(|label| is_named(name, label));
+                    place.ok_or_else(|| DatasetError::UnknownClass { path: path.clone() })
+                };
+                names.iter().map(class).collect::<Result<_, _>>()?
+            }
+            (None, None) => (0..names.len()).collect(),
+        };
         let mut files = Vec::new();
         for ((_, path), &class) in names.iter().zip(&classes_of) {
             let mut images = list(path)?;
@@ -219,6 +245,11 @@ fn is_image(path: &Path) -> bool {
     })
 }
 
+/// Whether a folder is named like a label, in which it cannot have a slash.
+fn is_named(folder: &str, label: &str) -> bool {
+    ["/", "-", "_"].iter().any(|slash| folder == label.replace('/', slash))
+}
+
 /// The number a folder's name begins with, if nothing but a separator follows it.
 fn leading(name: &str) -> Option<usize> {
     let end = name.find(|c: char| !c.is_ascii_digit()).unwrap_or(name.len());
@@ -264,19 +295,19 @@ mod tests {
         let folder = folder.path();
         write(folder, "t10k-images-idx3-ubyte", &idx(0x803, &[2, 1, 2], &[1, 2, 3, 4]));
         write(folder, "t10k-labels-idx1-ubyte", &idx(0x801, &[2], &[9, 4]));
-        let dataset = Dataset::open(folder, Split::Test).unwrap();
+        let dataset = Dataset::open(folder, Split::Test, None).unwrap();
         assert_eq!((dataset.len(), dataset.classes().len()), (2, 10));
         assert_eq!(labels(&dataset), [9, 4]);
         assert_eq!(dataset.get(1).unwrap().unwrap().0.size(), (2, 1));
         assert!(dataset.get(2).is_none());
-        let other = Dataset::open(folder, Split::Train).unwrap_err();
+        let other = Dataset::open(folder, Split::Train, None).unwrap_err();
         assert!(matches!(other, DatasetError::NoImages { .. }), "{other}");
 
         write(folder, "t10k-labels-idx1-ubyte", &idx(0x801, &[1], &[9]));
-        let error = Dataset::open(folder, Split::Test).unwrap_err();
+        let error = Dataset::open(folder, Split::Test, None).unwrap_err();
         assert!(matches!(error, DatasetError::Labels { images: 2, labels: 1, .. }), "{error}");
         write(folder, "t10k-labels-idx1-ubyte", &[0, 0, 8]);
-        let error = Dataset::open(folder, Split::Test).unwrap_err();
+        let error = Dataset::open(folder, Split::Test, None).unwrap_err();
         assert!(matches!(error, DatasetError::Idx { .. }), "{error}");
     }
 
@@ -287,22 +318,33 @@ mod tests {
         for name in ["cat/b.png", "cat/a.PNG", "ant/x.png", "ant/readme.txt"] {
             write(folder, name, &png(2));
         }
-        let dataset = Dataset::open(folder, Split::Test).unwrap();
+        let dataset = Dataset::open(folder, Split::Test, None).unwrap();
         assert_eq!(labels(&dataset), [0, 1, 1]);
         assert_eq!(dataset.classes(), ["ant", "cat"]);
+
+        let label = |name: &str| name.to_owned();
+        let known = [label("dog"), label("ant"), label("cat")];
+        let dataset = Dataset::open(folder, Split::Test, Some(&known)).unwrap();
+        assert_eq!(labels(&dataset), [1, 2, 2]);
+        let error = Dataset::open(folder, Split::Test, Some(&known[..2])).unwrap_err();
+        assert!(
+            matches!(&error, DatasetError::UnknownClass { path } if path.ends_with("cat")),
+            "{error}"
+        );
+        assert!(is_named("T-shirt-top", "T-shirt/top") && !is_named("top", "T-shirt/top"));
 
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         for name in ["10-boot/a.png", "3_dress/b.png"] {
             write(folder, name, &png(2));
         }
-        let dataset = Dataset::open(folder, Split::Test).unwrap();
+        let dataset = Dataset::open(folder, Split::Test, None).unwrap();
         assert_eq!(labels(&dataset), [10, 3]);
         assert_eq!(dataset.classes()[10], "10-boot");
         assert_eq!(dataset.classes()[4], "4");
 
         write(folder, "10-boot/a.png", b"no image");
-        let dataset = Dataset::open(folder, Split::Test).unwrap();
+        let dataset = Dataset::open(folder, Split::Test, None).unwrap();
         let error = dataset.get(0).unwrap().unwrap_err();
         assert!(matches!(error, DatasetError::Picture { .. }), "{error}");
     }
@@ -310,9 +352,9 @@ mod tests {
     #[test]
     fn folders_without_images_are_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let error = Dataset::open(folder.path(), Split::Test).unwrap_err();
+        let error = Dataset::open(folder.path(), Split::Test, None).unwrap_err();
         assert!(matches!(error, DatasetError::NoImages { .. }), "{error}");
-        let error = Dataset::open(&folder.path().join("absent"), Split::Test).unwrap_err();
+        let error = Dataset::open(&folder.path().join("absent"), Split::Test, None).unwrap_err();
         assert!(matches!(error, DatasetError::Io { .. }), "{error}");
         assert_eq!(leading("99999999999999999999-x"), None);
         assert_eq!((leading("3d"), leading("3 d"), leading("d3")), (None, Some(3), None));

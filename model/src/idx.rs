@@ -214,10 +214,7 @@ mod tests {
             Err(IdxError::Magic { found: 0x801, expected: 0x803, .. })
         ));
         assert!(matches!(IdxImages::parse(&[]), Err(IdxError::Magic { .. })));
-        assert!(matches!(
-            images(&[1], &[]),
-            Err(IdxError::Length { found: 8, expected: 16 })
-        ));
+        assert!(matches!(images(&[1], &[]), Err(IdxError::Length { found: 8, expected: 16 })));
         assert!(matches!(
             images(&[2, 1, 2], &[0; 3]),
             Err(IdxError::Length { found: 19, expected: 20 })

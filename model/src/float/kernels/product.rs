@@ -49,6 +49,9 @@ impl Shape {
     /// Whether all elements are apart: sorted by stride, each stride must step over all that
     /// the smaller ones reach.
     fn check_apart(self) -> Result<Self, KernelError> {
+        if self.batch == 0 || self.rows == 0 || self.cols == 0 {
+            return Ok(self);
+        }
         let mut axes = [
             (self.batch_stride, self.batch),
             (self.row_stride, self.rows),
