@@ -3,14 +3,16 @@
 use std::path::Path;
 
 use undertone_core::attention::{Kind, Variant};
-use undertone_core::encoder::{self, Activation, Encoder, Group, Layer, Norm, NormPosition, Pooling};
+use undertone_core::encoder::{
+    self, Activation, Encoder, Group, Layer, Norm, NormPosition, Pooling,
+};
 use undertone_core::{Approximate, Fault, Function, Mask, Menu, Multiply, Num, Role, Shape, Site};
 
+use crate::ModelError;
 use crate::config::{self, Config, HeadKind, Input, NormKind};
 use crate::domains::Calibration;
 use crate::host::{Host, Use, Weight};
 use crate::weights::{self, Embeddings, EncoderWeights, LayerWeights};
-use crate::ModelError;
 
 /// A model folder, read and checked.
 #[derive(Clone, Debug)]
@@ -62,9 +64,15 @@ impl Model {
         let c = &self.config;
         let (embed, position, embed_norm) = match &self.weights.embeddings {
             Embeddings::Vit { projection, position, class_token } => {
-                let rows = vit_position(c, position, class_token.as_deref(), projection.bias.as_deref());
+                let rows =
+                    vit_position(c, position, class_token.as_deref(), projection.bias.as_deref());
                 let shape = Shape::new(1, c.tokens(), c.width);
-                let embed = w.linear(linear(Use::Embed, projection, &projection.weight, projection.bias.as_deref()))?;
+                let embed = w.linear(linear(
+                    Use::Embed,
+                    projection,
+                    &projection.weight,
+                    projection.bias.as_deref(),
+                ))?;
                 (Some(embed), Some(w.vector(shape, &rows)?), None)
             }
             Embeddings::Bert { norm: n, .. } => {
@@ -165,13 +173,23 @@ impl Model {
 /// An encoder prepared in a world.
 pub type Prepared<W> = Encoder<W, Vec<Layer<W>>>;
 
-fn linear<'a>(role: Use, l: &weights::Linear, weight: &'a [f32], bias: Option<&'a [f32]>) -> Weight<'a> {
+fn linear<'a>(
+    role: Use,
+    l: &weights::Linear,
+    weight: &'a [f32],
+    bias: Option<&'a [f32]>,
+) -> Weight<'a> {
     Weight { role, inputs: l.inputs, outputs: l.outputs, weight, bias }
 }
 
 /// Position embeddings with the class token folded in: its row of the input is zero, so the patch
 /// projection leaves its bias there, which is taken back.
-fn vit_position(c: &Config, position: &[f32], class: Option<&[f32]>, bias: Option<&[f32]>) -> Vec<f32> {
+fn vit_position(
+    c: &Config,
+    position: &[f32],
+    class: Option<&[f32]>,
+    bias: Option<&[f32]>,
+) -> Vec<f32> {
     let mut rows = position.to_vec();
     if let Some(class) = class {
         for (i, x) in rows.iter_mut().take(c.width).enumerate() {
@@ -181,7 +199,12 @@ fn vit_position(c: &Config, position: &[f32], class: Option<&[f32]>, bias: Optio
     rows
 }
 
-fn norm<W: Host>(w: &mut W, kind: NormKind, n: &weights::Norm, eps: f64) -> Result<Norm<W>, W::Error> {
+fn norm<W: Host>(
+    w: &mut W,
+    kind: NormKind,
+    n: &weights::Norm,
+    eps: f64,
+) -> Result<Norm<W>, W::Error> {
     let shape = Shape::new(1, 1, n.weight.len());
     let (gain, bias) = (w.vector(shape, &n.weight)?, w.vector(shape, &n.bias)?);
     Ok(match kind {
@@ -208,7 +231,10 @@ fn groups(heads: &[HeadKind]) -> Result<(Vec<Group>, Vec<usize>), Fault> {
         }
     }
     if groups.len() > encoder::MAX_GROUPS {
-        return Err(Fault::Capacity { what: "kinds of attention in a layer", limit: encoder::MAX_GROUPS });
+        return Err(Fault::Capacity {
+            what: "kinds of attention in a layer",
+            limit: encoder::MAX_GROUPS,
+        });
     }
     Ok((groups, members.concat()))
 }
@@ -216,16 +242,18 @@ fn groups(heads: &[HeadKind]) -> Result<(Vec<Group>, Vec<usize>), Fault> {
 /// The core's attention kind of a configured head.
 #[must_use]
 pub fn kind(head: &HeadKind) -> Kind {
+    // An exponent beyond u8 becomes zero, which the menu's check refuses.
+    let exponent = |p: u32| u8::try_from(p).unwrap_or(0);
     match *head {
         HeadKind::Softmax => Kind::Softmax,
         HeadKind::Power { p, eps, mean: true } => {
-            Kind::Power { p, variant: Variant::LengthAgnostic { eps: Num::of(eps) } }
+            Kind::Power { p: exponent(p), variant: Variant::LengthAgnostic { eps: Num::of(eps) } }
         }
-        HeadKind::Power { p, eps, mean: false } if eps == 0.0 => {
-            Kind::Power { p, variant: Variant::Plain }
+        HeadKind::Power { p, eps: 0.0, mean: false } => {
+            Kind::Power { p: exponent(p), variant: Variant::Plain }
         }
         HeadKind::Power { p, eps, mean: false } => {
-            Kind::Power { p, variant: Variant::Lipschitz { eps: Num::of(eps) } }
+            Kind::Power { p: exponent(p), variant: Variant::Lipschitz { eps: Num::of(eps) } }
         }
         HeadKind::ReluSoftmax { eps } => Kind::ReluSoftmax { eps: Num::of(eps) },
         HeadKind::Scaling => Kind::Scaling,
@@ -265,7 +293,7 @@ fn layer<W: Host + Multiply + Approximate, M: Menu<W>>(
     }
     let d = c.head_width();
     let temperature = 1.0 / (d as f32).sqrt();
-    let mut projection = |w: &mut W, role, l: &weights::Linear, factor: f32| {
+    let projection = |w: &mut W, role, l: &weights::Linear, factor: f32| {
         let weight = permute_rows(&l.weight, l.inputs, d, &order, factor);
         let bias = l.bias.as_ref().map(|b| permute_rows(b, 1, d, &order, factor));
         w.linear(linear(role, l, &weight, bias.as_deref()))
@@ -285,7 +313,11 @@ fn layer<W: Host + Multiply + Approximate, M: Menu<W>>(
         config::Activation::Identity => Activation::Identity,
         config::Activation::Quadratic => {
             let Some(q) = &weights.quadratic else {
-                return Err(Fault::Parameter { what: "quadratic activation without coefficients", got: 0 }.into());
+                return Err(Fault::Parameter {
+                    what: "quadratic activation without coefficients",
+                    got: 0,
+                }
+                .into());
             };
             let shape = Shape::new(1, 1, q.a.len());
             Activation::Quadratic { a: w.vector(shape, &q.a)?, b: w.vector(shape, &q.b)? }

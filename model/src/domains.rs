@@ -91,7 +91,9 @@ impl Calibration {
 
 /// A name in `domains` that is no site of the core.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("config.json: `{0}` in domains is no site; names are those of undertone_core::Role, with `.1` and so on for a further group of heads")]
+#[error(
+    "config.json: `{0}` in domains is no site; names are those of undertone_core::Role, with `.1` and so on for a further group of heads"
+)]
 pub struct UnknownSite(pub String);
 
 /// Six significant digits are more than a range means, and keep files short.

@@ -10,6 +10,7 @@ pub mod attention;
 pub mod check;
 pub mod encoder;
 mod fault;
+pub mod fixed;
 mod ledger;
 mod menu;
 mod num;

@@ -159,7 +159,7 @@ impl Mpc {
     }
 
     /// x·2^−by by shifting shares (Mohassel and Zhang, *SecureML*, IEEE S&P 2017, section 4.1):
-    /// nothing is sent, and with probability |x|·2^(scale−63) an element is wrong by 2^(64−by).
+    /// nothing is sent, and with probability |x|·2^(scale−64) an element is wrong by 2^(64−by).
     /// For small values only; nothing in this crate calls it.
     ///
     /// # Errors
