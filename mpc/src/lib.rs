@@ -28,6 +28,8 @@
 #![forbid(unsafe_code)]
 
 pub mod channel;
+#[cfg(test)]
+mod conformance;
 pub mod cost;
 pub mod dcf;
 mod error;
@@ -36,7 +38,9 @@ pub mod preprocess;
 mod prg;
 pub mod protocol;
 pub mod ring;
+mod world;
 
 pub use cost::{Cost, Meter};
 pub use error::{Error, Result};
+pub use world::{Held, Secret};
 pub use mpc::{Format, Local, Mpc, Plan, Report, Shared, Wire, run_locally};

@@ -76,6 +76,10 @@ impl Shared {
         Self { shape, bits, scale, lane: Zeroizing::new(lane) }
     }
 
+    pub(crate) fn into_lane(mut self) -> Lane {
+        std::mem::take(&mut *self.lane)
+    }
+
     pub(crate) fn duplicate(&self) -> Self {
         Self::new(self.shape, self.bits, self.scale, (*self.lane).clone())
     }
@@ -86,17 +90,6 @@ impl Wire {
     #[must_use]
     pub fn shape(&self) -> Shape {
         self.shape
-    }
-
-    pub(crate) fn duplicate(&self) -> Self {
-        Self {
-            shape: self.shape,
-            bits: self.bits,
-            scale: self.scale,
-            hat: self.hat.clone(),
-            mask: self.mask.clone(),
-            owner: self.owner,
-        }
     }
 }
 
@@ -259,6 +252,17 @@ impl Mpc {
     /// Names what follows in plans and reports.
     pub fn phase(&mut self, name: &str) {
         self.meter.phase(name);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn source(&mut self) -> &mut Box<dyn Preprocess> {
+        &mut self.prep
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_source(&self, prep: Box<dyn Preprocess>) -> Self {
+        let online = self.online.clone();
+        Self { format: self.format, prep, online, meter: Meter::default(), path: self.path }
     }
 
     pub(crate) fn path(&self) -> u64 {

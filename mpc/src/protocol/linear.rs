@@ -24,6 +24,22 @@ pub(crate) fn broadcast(lane: &Lane, of: Shape, to: Shape) -> Lane {
     lane.as_ref().map(|lane| spread(of, to).map(|i| lane[i]).collect())
 }
 
+/// A public factor as an integer and the fraction bits that it adds.
+fn factor(k: f64, precision: u32) -> (i64, i32) {
+    let (mantissa, exponent) = libm::frexp(k);
+    let m = libm::rint(libm::ldexp(mantissa, precision as i32)) as i64;
+    if m == 0 {
+        return (0, 0);
+    }
+    let even = m.trailing_zeros();
+    (m >> even, precision as i32 - exponent - even as i32)
+}
+
+/// The fraction bits that a public factor below one adds.
+pub(super) fn scale_gain(k: f64, precision: u32) -> u32 {
+    factor(k, precision).1.max(0) as u32
+}
+
 impl Shared {
     /// The tensor rearranged: element i of the result is element `from[i]` of this one.
     pub(crate) fn gather(&self, shape: Shape, from: impl Iterator<Item = usize>) -> Self {
@@ -81,6 +97,27 @@ impl Shared {
         self.plus(&b.negated())
     }
 
+    /// x·k with an integer for each element.
+    pub(crate) fn times_each(&self, k: impl Fn(usize) -> i64) -> Self {
+        let lane = self.lane.as_ref().map(|lane| {
+            let product = |(i, v): (usize, &u64)| v.wrapping_mul(k(i) as u64) & low(self.bits);
+            lane.iter().enumerate().map(product).collect()
+        });
+        Self::new(self.shape, self.bits, self.scale, lane)
+    }
+
+    /// The other tensor's elements where `there` says so.
+    pub(crate) fn choose(&self, other: &Self, there: impl Fn(usize) -> bool) -> Self {
+        let lane = match (&*self.lane, &*other.lane) {
+            (Some(a), Some(b)) => {
+                let pick = |(i, (x, y)): (usize, (&u64, &u64))| if there(i) { *y } else { *x };
+                Some(a.iter().zip(b).enumerate().map(pick).collect())
+            }
+            _ => None,
+        };
+        Self::new(self.shape, self.bits, self.scale, lane)
+    }
+
     /// The sum over an axis.
     pub(crate) fn total(&self, axis: Axis) -> Self {
         let s = self.shape;
@@ -119,16 +156,11 @@ impl Mpc {
     /// x·k for a public real number, to `precision` bits of k; exact for powers of two. Nothing is
     /// sent: the scale grows instead.
     pub(crate) fn scaled(&self, x: &Shared, k: f64, precision: u32) -> Shared {
-        let (mantissa, exponent) = libm::frexp(k);
-        let mut m = libm::rint(libm::ldexp(mantissa, precision as i32)) as i64;
-        let mut e = exponent - precision as i32;
-        if m == 0 {
-            return x.times(0);
+        match factor(k, precision) {
+            (0, _) => x.times(0),
+            (m, gain) if gain >= 0 => x.times(m).halved(gain as u32),
+            (m, gain) => x.times(m << (-gain).min(40)),
         }
-        let even = m.trailing_zeros();
-        m >>= even;
-        e += even as i32;
-        if e < 0 { x.times(m).halved(-e as u32) } else { x.times(m << e.min(40)) }
     }
 
     /// Columns side by side.

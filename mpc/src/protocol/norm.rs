@@ -4,7 +4,7 @@ use crate::{Error, Result};
 use undertone_core::{Axis, Function};
 
 /// Bits of the public factor 1/n.
-const MEAN: u32 = 16;
+pub(super) const MEAN: u32 = 16;
 
 impl Mpc {
     /// LayerNorm of each row: (x − mean)/√(variance + eps), times `gain` plus `bias` where given

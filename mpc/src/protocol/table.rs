@@ -178,8 +178,7 @@ impl Mpc {
 
     /// Seven exchanges: value, power of two, settling, the table's two, settling, the product's.
     fn inverse_of_any_size(&mut self, x: &Shared, f: Function, lo: f64, hi: f64) -> Result<Shared> {
-        let first = (libm::floor(libm::log2(lo)) as i32).max(-(x.scale as i32));
-        let last = libm::ceil(libm::log2(hi)) as i32;
+        let (first, last) = exponents(lo, hi, x.scale);
         // x·2^(last − 1 − j) for x in [2^j, 2^(j+1)) lies in [2^(last−1), 2^last).
         let spread = (last - 1 - first).max(0) as u32;
         let needed = x.scale + last.max(0) as u32 + spread + 3;
@@ -220,5 +219,11 @@ impl Mpc {
     }
 }
 
+/// The least and one more than the greatest power of two of an interval, at a scale.
+pub(super) fn exponents(lo: f64, hi: f64, scale: u32) -> (i32, i32) {
+    let first = (libm::floor(libm::log2(lo)) as i32).max(-(scale as i32));
+    (first, libm::ceil(libm::log2(hi)) as i32)
+}
+
 /// Fraction bits of the power of two that scales a result back.
-const FACTOR: u32 = 20;
+pub(super) const FACTOR: u32 = 20;
