@@ -201,6 +201,17 @@ impl Mpc {
         Self::new(format, Box::new(section), Some((party, link)))
     }
 
+    /// A party with any source of correlations.
+    #[must_use]
+    pub fn with_preprocessing(
+        format: Format,
+        party: usize,
+        source: Box<dyn Preprocess>,
+        link: Arc<dyn Link>,
+    ) -> Self {
+        Self::new(format, source, Some((party, link)))
+    }
+
     /// A party with a file of correlations: greets the peer, agrees on a section and begins it.
     ///
     /// # Errors
@@ -479,7 +490,11 @@ pub fn run_locally<T: Send>(
     run_over(label, format, links.map(|l| l as Arc<dyn Link>), program)
 }
 
-pub(crate) fn run_over<T: Send>(
+/// As [`run_locally`], over given links: the client's end, then the server's.
+///
+/// # Errors
+/// The program's own.
+pub fn run_over<T: Send>(
     label: &str,
     format: Format,
     links: [Arc<dyn Link>; 2],

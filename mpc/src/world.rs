@@ -13,7 +13,7 @@ use crate::ring::Product;
 use crate::{Error, Result};
 use std::sync::{Arc, Mutex, PoisonError};
 use undertone_core::{
-    Approximate, Axis, Bound, Compare, Form, Function, Made, Mask, Multiply, Num, Shape, World,
+    Approximate, Axis, Bound, Compare, Fault, Form, Function, Made, Mask, Multiply, Num, Shape, World,
     check,
 };
 use undertone_model::host::{Host, Weight};
@@ -463,8 +463,10 @@ impl Approximate for Mpc {
         match f {
             Function::Exp => {
                 let top = ends.map_or(0.0, |(_, hi)| hi) + 0.25;
-                let x = self.best(&a);
-                let x = self.narrow(&x, Self::room(x.scale, a.range.max(4) + 1));
+                // The window must fit as well as the value.
+                let range = a.range.max(4) + 1;
+                let x = self.roomy(&a, 0, range)?;
+                let x = self.narrow(&x, Self::room(x.scale, range));
                 let y = self.exp(&x, top)?;
                 let grown = libm::ceil(top.max(0.0) * std::f64::consts::LOG2_E) as i32;
                 self.finish(y, magnitude(on, grown))
@@ -485,9 +487,8 @@ impl Approximate for Mpc {
             }
             _ => {
                 let series = fit(f, TOLERANCE)?;
-                let x = self.best(&a);
-                // The window must fit as well as the value.
                 let range = a.range.max(series.period);
+                let x = self.roomy(&a, 0, range)?;
                 let x = self.narrow(&x, Self::room(x.scale, range));
                 let y = self.apply(&x, &series)?;
                 let derived = if series.right.0 { a.range.max(0) + 1 } else { 1 };
@@ -559,6 +560,9 @@ impl Host for Mpc {
     }
 
     fn secret(&mut self, shape: Shape, values: &[f32], on: Bound) -> Made<Self> {
+        if shape.is_empty() {
+            return Err(Fault::Empty { op: "secret", shape }.into());
+        }
         let values: Vec<f64> = values.iter().map(|v| f64::from(*v)).collect();
         let wire = self.input(0, shape, Some(&values))?;
         let secret = Secret::new(self.share(&wire), magnitude(on, UNKNOWN));
