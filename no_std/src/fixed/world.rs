@@ -592,6 +592,10 @@ impl<M: Memory, S: AsRef<[i16]> + Sync> Fixed<M, S> {
     pub fn row(&mut self, x: &Tensor, batch: usize, row: usize) -> Result<&[i16], Fault> {
         self.live("row", x)?;
         let range = x.layout.row(batch, row);
-        self.memory.tensors().get(range).map(|r| &*r).ok_or(Fault::Stale { op: "row" })
+        self.memory
+            .tensors()
+            .get(range)
+            .map(|row| -> &[i16] { row })
+            .ok_or(Fault::Stale { op: "row" })
     }
 }
