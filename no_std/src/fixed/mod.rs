@@ -31,7 +31,7 @@ pub mod table;
 #[cfg(test)]
 mod testing;
 
-pub use requant::{Narrow, Requant};
+pub use requant::{Bias, Narrow, Requant};
 
 /// Why a kernel refused to run. Nothing has been written when one of these comes back, unless the kernel says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

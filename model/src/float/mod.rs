@@ -1,0 +1,6 @@
+//! The float world.
+
+mod product;
+mod world;
+
+pub use world::{Absent, Data, Float, Operand, Tensor};
