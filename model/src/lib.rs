@@ -9,7 +9,7 @@
 //! * [`image`], [`idx`], [`dataset`] and [`text`] turn files into what an encoder reads;
 //! * [`tasks`] generates the tasks that have no files;
 //! * [`reference`] is the f64 forward pass, written to be read next to the papers;
-//! * [`float`] is the float world, [`host`] what a host asks of any world;
+//! * [`float`] is the float world with its kernels, [`host`] what a host asks of any world;
 //! * [`build`] prepares a model in a world and runs it there.
 //!
 //! Everything read from outside goes through a size limit (see [`limits`]) before memory is
@@ -18,9 +18,13 @@
 
 pub mod build;
 pub mod config;
+pub mod dataset;
 pub mod domains;
+pub mod fixed;
 pub mod float;
 pub mod host;
+pub mod idx;
+pub mod image;
 pub mod input;
 pub mod limits;
 pub mod reference;

@@ -22,6 +22,8 @@ pub const IMAGE_MEMORY: u64 = 512 << 20;
 pub const IDX_BYTES: u64 = 1 << 30;
 /// Longest text given to a tokenizer, in bytes.
 pub const TEXT_BYTES: usize = 1 << 20;
+/// Largest number that a class folder may begin with, plus one.
+pub const DATASET_CLASSES: usize = 100_000;
 /// Most entries of a class-folder data set.
 pub const DATASET_ITEMS: usize = 4_000_000;
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use undertone_model::config::Config;
+use undertone_model::float::FastEncoder;
 use undertone_model::input::EncoderInput;
 use undertone_model::reference::{self, cosine};
 use undertone_model::text::{TextEncoder, TokenIds};
@@ -80,10 +81,20 @@ fn cosines_are_the_published_ones() {
             reference::forward(&config, &weights, input).unwrap().result.data
         })
         .collect();
+    let fast = FastEncoder::new(&config, &weights);
+    let fast: Vec<Vec<f64>> = sentences
+        .iter()
+        .map(|TokenIds { ids, mask }| {
+            let input = EncoderInput::Tokens { ids, mask: Some(mask) };
+            fast.forward(&[input]).unwrap().data.into_iter().map(f64::from).collect()
+        })
+        .collect();
     let golden = [(1, 0.75534), (2, -0.10496)];
     for (other, wanted) in golden {
-        let found = cosine(&exact[0], &exact[other]);
-        println!("f64: cosine(0, {other}) = {found:.6}, published {wanted}");
-        assert!((found - wanted).abs() <= 1e-4, "cosine(0, {other}) = {found}, not {wanted}");
+        for (name, embeddings) in [("f64", &exact), ("f32", &fast)] {
+            let found = cosine(&embeddings[0], &embeddings[other]);
+            println!("{name}: cosine(0, {other}) = {found:.6}, published {wanted}");
+            assert!((found - wanted).abs() <= 1e-4, "{name}: cosine(0, {other}) = {found}");
+        }
     }
 }

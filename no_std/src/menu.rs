@@ -132,7 +132,7 @@ impl<W: Multiply + Approximate + Compare> Menu<W> for Full {
         on: Bound,
     ) -> Made<W> {
         match activation {
-            Activation::Relu => w.relu(x),
+            Activation::Relu => w.relu(x, on),
             _ => Poly::activate(w, activation, x, domain, on),
         }
     }
@@ -174,8 +174,8 @@ fn norm_rows<W: Multiply + Approximate>(
             let square = w.square(square, like_x)?;
             let total = w.sum(&square, Axis::Cols, like_x)?;
             let var = w.scale(total, inverse, variance)?;
-            let var = w.offset(var, *eps)?;
             let domain = variance.offset(*eps);
+            let var = w.offset(var, *eps, domain.inner_range(domain.range))?;
             let root = w.map(var, Function::Rsqrt, domain, rsqrt_bound(domain))?;
             let y = w.mul(centred, &root, on.inner())?;
             let y = w.mul_public(y, gain, on.inner())?;

@@ -75,7 +75,7 @@ pub fn linear<W: Host>(make: &mut dyn FnMut() -> W, tolerance: f64) {
     assert_close("scale", &w.reveal(&y).unwrap(), &want, tolerance);
     let want: Vec<f64> = xs.iter().map(|x| x + 0.75).collect();
     let y = w.copy(&x).unwrap();
-    let y = w.offset(y, const { Num::of(0.75) }).unwrap();
+    let y = w.offset(y, const { Num::of(0.75) }, bound_of(&want)).unwrap();
     assert_close("offset", &w.reveal(&y).unwrap(), &want, tolerance);
 
     let (k, m) = (a.cols, 7);
@@ -242,7 +242,7 @@ pub fn comparisons<W: Host + Compare>(make: &mut dyn FnMut() -> W, tolerance: f6
         let y = w.max(&x).unwrap();
         assert_close("max", &w.reveal(&y).unwrap(), &want, tolerance);
         let want: Vec<f64> = xs.iter().map(|x| x.max(0.0)).collect();
-        let y = w.relu(x).unwrap();
+        let y = w.relu(x, bound_of(&want)).unwrap();
         assert_close("relu", &w.reveal(&y).unwrap(), &want, tolerance);
     }
 }

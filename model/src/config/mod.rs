@@ -295,14 +295,15 @@ impl Config {
         matches!(self.input, Input::Bert(_))
     }
 
-    /// Whether a norm follows the last layer: always in `vit`, and with `pre` norms.
+    /// Whether a norm follows the last layer: with `pre` norms, whose residual sum is otherwise
+    /// never normalised.
     pub fn has_final_norm(&self) -> bool {
-        matches!(self.input, Input::Vit(_)) || self.norm_position == NormPosition::Pre
+        self.norm_position == NormPosition::Pre
     }
 
-    /// The kind of the embedding's norm: that of the first layer.
+    /// The kind of the embedding's norm: a layer norm, whatever the layers use.
     pub fn embedding_norm_kind(&self) -> NormKind {
-        self.layers.first().map_or_else(NormKind::default, |layer| layer.norm)
+        NormKind::LayerNorm
     }
 
     /// The kind of the norm after the last layer: that of the last layer.

@@ -112,7 +112,7 @@ pub(super) fn parse(json: &[u8], preprocessor: Option<&[u8]>) -> Result<Config, 
     let depth = need("num_hidden_layers", raw.num_hidden_layers, MAX_DEPTH)?;
     let heads = need("num_attention_heads", raw.num_attention_heads, MAX_WIDTH)?;
     let mlp_width = need("intermediate_size", raw.intermediate_size, 4 * MAX_WIDTH)?;
-    if width % heads != 0 {
+    if !width.is_multiple_of(heads) {
         return Err(ConfigError::HeadsDoNotDivideWidth { heads, width });
     }
 
@@ -196,7 +196,7 @@ fn vit_input(
     block: Option<&RawBlock>,
     preprocessor: Option<&[u8]>,
 ) -> Result<VitInput, ConfigError> {
-    if image_size % patch_size != 0 {
+    if !image_size.is_multiple_of(patch_size) {
         return Err(ConfigError::PatchDoesNotDivideImage { patch: patch_size, image: image_size });
     }
     if channels != 1 && channels != 3 {

@@ -342,9 +342,9 @@ impl<D: Data> World for Float<D> {
         self.elementwise(Op::Mul, a, on, |x| x * k)
     }
 
-    fn offset(&mut self, a: Tensor<D>, k: Num) -> Made<Self> {
+    fn offset(&mut self, a: Tensor<D>, k: Num, on: Bound) -> Made<Self> {
         let k = k.to_f64() as f32;
-        self.elementwise(Op::Add, a, INNER, |x| x + k)
+        self.elementwise(Op::Add, a, on, |x| x + k)
     }
 
     fn add_public(&mut self, a: Tensor<D>, p: &Operand<D>, on: Bound) -> Made<Self> {
@@ -531,8 +531,8 @@ impl<D: Data> Approximate for Float<D> {
 }
 
 impl<D: Data> Compare for Float<D> {
-    fn relu(&mut self, a: Tensor<D>) -> Made<Self> {
-        self.elementwise(Op::Compare, a, INNER, |x| x.max(0.0))
+    fn relu(&mut self, a: Tensor<D>, on: Bound) -> Made<Self> {
+        self.elementwise(Op::Compare, a, on, |x| x.max(0.0))
     }
 
     fn max(&mut self, a: &Tensor<D>) -> Made<Self> {
@@ -578,8 +578,6 @@ impl<D: Data> Host for Float<D> {
         Ok(out)
     }
 }
-
-const INNER: Bound = Bound::unknown(undertone_core::Site::outside(Role::Inner));
 
 fn own<D: Data>(op: &'static str, shape: Shape, values: &[f32]) -> Result<D, Fault> {
     if D::REAL && values.len() != shape.len() {

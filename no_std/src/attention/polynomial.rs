@@ -40,8 +40,9 @@ pub fn power<W: Multiply + Approximate>(
         let (num, den) = sums(w, &weights, &x.v, num_bound.inner(), den_bound.inner())?;
         let num = w.divide_by_count(num, &at.mask, keys, num_bound)?;
         let den = w.divide_by_count(den, &at.mask, keys, den_bound)?;
-        let den = w.offset(den, eps)?;
-        Ok(Attended { num, den: Denominator::Secret(den, den_bound.offset(eps)) })
+        let domain = den_bound.offset(eps);
+        let den = w.offset(den, eps, domain.inner_range(domain.range))?;
+        Ok(Attended { num, den: Denominator::Secret(den, domain) })
     } else {
         over_row_sum(w, weights, &x.v, eps, at)
     }
@@ -64,14 +65,14 @@ pub fn power_stable<W: Multiply + Approximate + Compare>(
     let s = scores(w, &x, at)?;
     let s = w.mask(s, &at.mask, Num::ZERO)?;
     let plus = w.copy(&s)?;
-    let plus = w.relu(plus)?;
+    let plus = w.relu(plus, bound.inner())?;
     let minus = w.copy(&s)?;
     let minus = w.scale(minus, Num::int(-1), bound.inner())?;
-    let minus = w.relu(minus)?;
+    let minus = w.relu(minus, bound.inner())?;
     // |s| = max(s, 0) + max(−s, 0)
     let magnitude = w.add(plus, &minus, bound.inner())?;
     let norm = w.max(&magnitude)?;
-    let norm = w.offset(norm, delta)?;
+
     let range = |r: Range| Range::new(delta, Num::new(1, r.ceil_log2()).plus(delta));
     let norm_bound = bound.inner_range(bound.range.map(range));
     let inverse =
@@ -93,7 +94,7 @@ pub fn relu_softmax<W: Multiply + Approximate + Compare>(
     at: &Context<'_>,
 ) -> Result<Attended<W>, W::Error> {
     let s = scores(w, &x, at)?;
-    let weights = w.relu(s)?;
+    let weights = w.relu(s, at.bound(Role::Weights))?;
     over_row_sum(w, weights, &x.v, eps, at)
 }
 
@@ -109,7 +110,8 @@ pub fn two_quad<W: Multiply + Approximate>(
     at: &Context<'_>,
 ) -> Result<Attended<W>, W::Error> {
     let s = scores(w, &x, at)?;
-    let s = if c.is_zero() { s } else { w.offset(s, c)? };
+    let shifted = at.bound(Role::Scores).offset(c);
+    let s = if c.is_zero() { s } else { w.offset(s, c, shifted.inner_range(shifted.range))? };
     let weights = w.square(s, at.bound(Role::Weights))?;
     over_row_sum(w, weights, &x.v, eps, at)
 }
@@ -125,7 +127,7 @@ pub fn relu_squared<W: Multiply + Compare>(
 ) -> Result<Attended<W>, W::Error> {
     let s = scores(w, &x, at)?;
     let keys = w.shape(&s).cols;
-    let s = w.relu(s)?;
+    let s = w.relu(s, at.bound(Role::Scores).inner())?;
     let weights = w.square(s, at.bound(Role::Weights))?;
     let weights = w.mask(weights, &at.mask, Num::ZERO)?;
     let num = w.matmul(&weights, &x.v, Form::Nn, at.bound(Role::Numerator))?;
@@ -149,8 +151,10 @@ fn over_row_sum<W: Multiply>(
         if at.mask == Mask::NONE { weights } else { w.mask(weights, &at.mask, Num::ZERO)? };
     let den_bound = at.bound(Role::Denominator);
     let (num, den) = sums(w, &weights, v, at.bound(Role::Numerator), den_bound)?;
-    let den = if eps.is_zero() { den } else { w.offset(den, eps)? };
-    Ok(Attended { num, den: Denominator::Secret(den, den_bound.offset(eps)) })
+    let domain = den_bound.offset(eps);
+    let den =
+        if eps.is_zero() { den } else { w.offset(den, eps, domain.inner_range(domain.range))? };
+    Ok(Attended { num, den: Denominator::Secret(den, domain) })
 }
 
 fn sums<W: Multiply>(

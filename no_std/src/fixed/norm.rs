@@ -101,8 +101,8 @@ impl LayerNorm<'_> {
             for (column, ((&v, o), &gamma)) in x.iter().zip(out).zip(self.gamma).enumerate() {
                 let deviation = n * i64::from(v) - sum;
                 let unit = scale.map_or(0, |s| s.apply(deviation, frac));
-                let wide =
-                    (unit * i64::from(gamma)).saturating_add(self.beta.at(column, wide_frac));
+                let beta = self.beta.at(column, wide_frac);
+                let wide = (unit * i64::from(gamma)).saturating_add(beta);
                 let (value, sat) = O::narrow(round_shift(wide, shift));
                 *o = value;
                 saturated += u64::from(sat);
