@@ -305,8 +305,7 @@ impl<M: Memory, S: AsRef<[i16]> + Sync> World for Fixed<M, S> {
     fn offset(&mut self, a: Tensor, k: Num, on: Bound) -> Made<Self> {
         self.live("offset", &a)?;
         // A value inside an operator gets a format that holds the sum for certain.
-        let e = if k.is_zero() { i16::MIN } else { k.ceil_log2() };
-        let frac = self.format(on, frac_for(e.max(15 - a.frac) + 1))?;
+        let frac = self.format(on, frac_for(k.ceil_log2().max(15 - a.frac) + 1))?;
         let align = Align::new(a.frac, FINE, frac);
         let k = k.to_fixed(FINE);
         self.count(Op::Add, a.layout.shape.len());
