@@ -30,6 +30,7 @@ pub mod limits;
 pub mod reference;
 pub mod tasks;
 pub mod text;
+pub mod trace;
 pub mod weights;
 
 pub use build::{Model, Prepared};
@@ -47,28 +48,7 @@ pub enum ModelError {
     /// A calibrated range has an unknown name.
     #[error(transparent)]
     Site(#[from] domains::UnknownSite),
-    /// The model reads something else.
-    #[error("the model reads {expected}, not {got}")]
-    Input {
-        /// What it reads.
-        expected: &'static str,
-        /// What it was given.
-        got: &'static str,
-    },
-    /// A sequence that is empty or too long.
-    #[error("a sequence of {got} tokens: the model takes 1 to {limit}")]
-    Length {
-        /// Tokens given.
-        got: usize,
-        /// Tokens that fit.
-        limit: usize,
-    },
-    /// A token outside the vocabulary.
-    #[error("token {id} is outside the vocabulary of {vocabulary}")]
-    Token {
-        /// The id.
-        id: u32,
-        /// Number of words.
-        vocabulary: usize,
-    },
+    /// An input does not fit the model.
+    #[error(transparent)]
+    Input(#[from] input::InputError),
 }
