@@ -2,6 +2,8 @@
 
 use undertone_core::{Form, Function};
 
+use super::kernels::{exp, gelu};
+
 /// A matrix in memory: rows `stride` apart.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
@@ -105,12 +107,10 @@ pub(super) fn linear(
 pub(super) fn map(f: Function, values: &mut [f32]) {
     let apply = |values: &mut [f32], f: fn(f32) -> f32| values.iter_mut().for_each(|x| *x = f(*x));
     match f {
-        Function::Exp => apply(values, libm::expf),
+        Function::Exp => exp(values),
         Function::Reciprocal => apply(values, |x| 1.0 / x),
         Function::Rsqrt => apply(values, |x| 1.0 / x.sqrt()),
-        Function::Gelu => {
-            apply(values, |x| 0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2)));
-        }
+        Function::Gelu => gelu(values),
         Function::Sigmoid => apply(values, |x| 1.0 / (1.0 + libm::expf(-x))),
         Function::Softplus => apply(values, |x| x.max(0.0) + libm::log1pf(libm::expf(-x.abs()))),
         Function::Tanh => apply(values, libm::tanhf),
