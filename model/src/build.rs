@@ -265,7 +265,7 @@ pub fn kind(head: &HeadKind) -> Kind {
     }
 }
 
-/// Rows of a [outputs, inputs] matrix (or a bias with `inputs` 1) reordered by heads and scaled.
+/// Rows of a `[outputs, inputs]` matrix (or a bias with `inputs` 1) reordered by heads and scaled.
 fn permute_rows(values: &[f32], inputs: usize, d: usize, order: &[usize], factor: f32) -> Vec<f32> {
     order
         .iter()

@@ -8,7 +8,7 @@
 //! * [`weights`] reads `model.safetensors` into a typed [`weights::EncoderWeights`];
 //! * [`image`], [`idx`], [`dataset`] and [`text`] turn files into what an encoder reads;
 //! * [`tasks`] generates the tasks that have no files;
-//! * [`reference`] is the f64 forward pass, written to be read next to the papers;
+//! * [`mod@reference`] is the f64 forward pass, written to be read next to the papers;
 //! * [`float`] is the float world with its kernels, [`host`] what a host asks of any world;
 //! * [`build`] prepares a model in a world and runs it there.
 //!

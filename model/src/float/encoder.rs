@@ -31,7 +31,7 @@ pub struct Batch {
     pub rows: usize,
     /// Columns: classes, or the width where there is no classifier.
     pub cols: usize,
-    /// [examples, rows, cols].
+    /// `[examples, rows, cols]`.
     pub data: Vec<f32>,
 }
 

@@ -153,9 +153,9 @@ pub enum Operand<D> {
         inputs: usize,
         /// Number of outputs.
         outputs: usize,
-        /// Row-major [outputs, inputs].
+        /// Row-major `[outputs, inputs]`.
         weight: D,
-        /// [outputs]
+        /// `[outputs]`
         bias: Option<D>,
     },
     /// A tensor that broadcasts.
