@@ -41,6 +41,11 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--models", type=Path, default=Path("models"))
     common(export)
 
+    check = commands.add_parser("measure", help="accuracy in float32 and ranges of finished runs")
+    check.add_argument("recipes", nargs="+", metavar="RECIPE", choices=sorted(RECIPES))
+    check.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    common(check)
+
     golden = commands.add_parser("golden", help="write the golden files that Rust is tested on")
     golden.add_argument("--out", type=Path, default=Path("tests/golden"))
     golden.add_argument("--models", type=Path, default=Path("models"))
@@ -98,6 +103,13 @@ def main(argv: list[str] | None = None) -> int:
 
             for name in arguments.recipes:
                 export(RECIPES[name], arguments.runs, arguments.models, arguments.seed)
+        case "measure":
+            from .measure import measure
+
+            for name in arguments.recipes:
+                device = torch.device(arguments.device)
+                result = measure(RECIPES[name], arguments.runs, sources, device)
+                print(name, result["accuracy"], flush=True)
         case "golden":
             from .golden import write_golden
 

@@ -8,7 +8,7 @@ import torch
 
 from .binary import KernelHash, fit_hash
 from .model import Block, Encoder, Linear
-from .tasks import ImageTask, Task, generator
+from .tasks import Task, generator
 
 
 def load_matching(model: Encoder, path: Path, seeds: list[int]) -> set[str]:
@@ -55,14 +55,13 @@ def prepare(model: Encoder, task: Task, seeds: list[int], copied: set[str]) -> N
     ]
     if not any(hashed) and not any(scaled):
         return
-    assert isinstance(task, ImageTask)
-    rng = generator(seeds[0], 1 << 19)
-    order = torch.randperm(len(task.train.labels), generator=rng)[:64].to(task.train.images.device)
-    index = order.expand(len(seeds), -1)
-    x, _ = task.batch(index, torch.full((*index.shape, 7), 0.5, device=index.device))
+    spare = 1 << 19  # an epoch that no training reaches
+    rng, device = generator(seeds[0], spare), next(model.parameters()).device
+    drawn = [part[:64].to(device) for part in task.draw(seeds[0], spare)]
+    x, _ = task.batch(*(part.expand(len(seeds), *part.shape) for part in drawn))
     h = model.embed(x)
     for block, hash_it, scale_it in zip(blocks, hashed, scaled, strict=True):
-        q, _, v = block.project(block.norm1(h))
+        q, _, v = block.project(h if block.post else block.norm1(h))
         if hash_it:
             assert isinstance(block.hash, KernelHash)
             fit_hash(block.hash, q, rng)
