@@ -33,6 +33,15 @@ def sign(x: Tensor) -> Tensor:
     return out
 
 
+def scaled_sign(x: Tensor) -> Tensor:
+    """:func:`sign` whose gradient window is twice the row's mean magnitude, not ±1.
+
+    A sign ignores positive scale, so the window must follow it: a fixed one lets no gradient
+    through to queries and values that a softmax model has grown large.
+    """
+    return sign(x / (2 * x.detach().abs().mean(-1, keepdim=True) + 1e-6))
+
+
 def binary_weight(weight: Tensor, scale: Tensor) -> Tensor:
     """BiViT's weights: ``scale[c] · sign(W[c] − mean W[c])`` for ``weight`` [R, out, in]."""
     centred = weight - weight.mean(-1, keepdim=True)
@@ -171,14 +180,14 @@ def bivit(head: Head, q: Tensor, k: Tensor, v: Tensor, value_scale: Tensor | Non
     published, "mean" divides by how many were chosen, so that a row still sums to one.
     With ``values = "sign"`` the values are ``value_scale · sign(v)``, scale a channel.
     """
-    s = (sign(q) @ sign(k).transpose(-1, -2)) * (1.0 / math.sqrt(q.shape[-1]))
+    s = (scaled_sign(q) @ scaled_sign(k).transpose(-1, -2)) * (1.0 / math.sqrt(q.shape[-1]))
     attention = torch.softmax(s, -1)
     chosen = (attention >= (head.beta or 0.25) * attention.amax(-1, keepdim=True)).to(v.dtype)
     if head.variant == "mean":
         chosen = chosen / chosen.sum(-1, keepdim=True)
     a = attention + (chosen - attention).detach()
     if value_scale is not None:
-        return (a @ sign(v)) * value_scale
+        return (a @ scaled_sign(v)) * value_scale
     return a @ v
 
 

@@ -56,7 +56,10 @@ def measure(recipe: Recipe, runs: Path, sources: Sources, device: torch.device) 
     model = load_run(recipe, runs, saved["seeds"]).to(device)
     task: Task = sources.open(recipe, device)
     accuracy = evaluate(model, task)
-    model.eval()
-    result = {"seeds": saved["seeds"], "accuracy": accuracy, "ranges": ranges(model, task.evaluation())}
+    result = {
+        "seeds": saved["seeds"],
+        "accuracy": accuracy,
+        "ranges": ranges(load_run(recipe, runs, saved["seeds"][:1]).to(device), task.calibration()),
+    }
     (runs / recipe.name / "evaluation.json").write_text(json.dumps(result))
     return result

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import Head, mixture, row_sum_penalty
-from .binary import KernelHash, SimHash, binary_weight, bivit, ecoformer, sign
+from .binary import KernelHash, SimHash, binary_weight, bivit, ecoformer, scaled_sign
 from .config import Config, Layer
 
 
@@ -198,7 +198,7 @@ class Block(nn.Module):
 
     def mlp(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.layer.activation == "sign":
-            return self.down(sign(self.up(sign(x)))), None
+            return self.down(scaled_sign(self.up(scaled_sign(x)))), None
         h, penalty = self.up(x), None
         match self.layer.activation:
             case "gelu":
@@ -307,4 +307,4 @@ def initialise(model: Encoder, seeds: list[int]) -> None:
                 view.copy_((torch.rand(view.shape, generator=rng) * 2 - 1) * bound)
 
 
-__all__ = ["Aux", "Block", "Encoder", "Head", "Linear", "initialise", "sign"]
+__all__ = ["Aux", "Block", "Encoder", "Head", "Linear", "initialise"]

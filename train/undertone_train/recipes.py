@@ -35,7 +35,9 @@ class Recipe:
     start: str | None = None
     """Recipe whose trained weights this one starts from."""
     teacher: str | None = None
-    """Recipe whose logits and tokens are distilled."""
+    """Recipe whose logits are distilled, half and half with the labels."""
+    token_weight: float = 0.0
+    """Weight of the squared distance to the teacher's final tokens."""
     every: int = 10
     """Epochs between evaluations and checkpoints."""
 
@@ -93,6 +95,20 @@ def _recall(heads: tuple[Head, ...]) -> Config:
     )
 
 
+def _recall_recipe(name: str, heads: tuple[Head, ...]) -> Recipe:
+    return Recipe(
+        name=f"recall-{name}",
+        task="recall",
+        config=_recall(heads),
+        epochs=30,
+        steps=100,
+        batch=256,
+        smoothing=0.0,
+        decay=0.01,
+        every=5,
+    )
+
+
 def _build() -> dict[str, Recipe]:
     recipes: list[Recipe] = []
     for name in ("softmax", "power2", "power4", "hetero", "uniform"):
@@ -107,19 +123,7 @@ def _build() -> dict[str, Recipe]:
             )
         )
     for name in ("softmax", "power2", "power4", "hetero", "uniform", "scaling"):
-        recipes.append(
-            Recipe(
-                name=f"recall-{name}",
-                task="recall",
-                config=_recall(MIXES[name]),
-                epochs=30,
-                steps=100,
-                batch=256,
-                smoothing=0.0,
-                decay=0.01,
-                every=5,
-            )
-        )
+        recipes.append(_recall_recipe(name, MIXES[name]))
     for depth in (1, 2):
         recipes.append(
             Recipe(
@@ -138,33 +142,41 @@ def _build() -> dict[str, Recipe]:
 def _binary() -> list[Recipe]:
     """Fine-tuned from the softmax model, which also teaches; controls get the same treatment."""
 
-    def tuned(name: str, layer: Layer, start: str = "vit-fmnist", epochs: int = 40) -> Recipe:
+    def tuned(name: str, layer: Layer, start: str = "vit-fmnist") -> Recipe:
         return Recipe(
             name=f"vit-fmnist-{name}",
             task="fmnist",
             config=_fashion((layer,) * 4),
-            epochs=epochs,
-            rate=1e-3,
+            epochs=75,
+            rate=3e-3 if layer.weights == "sign" else 2e-3,
             start=start,
             teacher="vit-fmnist",
         )
 
+    def recall(name: str, heads: tuple[Head, ...]) -> Recipe:
+        base = _recall_recipe(name, heads)
+        return replace(base, start="recall-softmax")
+
     eco = (Head("ecoformer", bits=16, variant="exact"),) * 4
     simhash = (Head("ecoformer", bits=16, variant="simhash"),) * 4
     bivit = (Head("bivit", beta=0.25, variant="mean", values="sign"),) * 4
+    floating = (Head("bivit", beta=0.25, variant="mean", values="float"),) * 4
     published = (Head("bivit", beta=0.25, variant="sum", values="sign"),) * 4
+    full = Layer(bivit, activation="sign", weights="sign")
     return [
-        tuned("ecoformer", Layer(eco)),
-        tuned("bivit", Layer(bivit)),
-        tuned("bivit-sum", Layer(published)),
         tuned("tuned-uniform", Layer((UNIFORM,) * 4)),
         tuned("tuned-simhash", Layer(simhash)),
+        tuned("ecoformer", Layer(eco)),
         tuned("ecoformer-w1", Layer(eco, weights="sign"), "vit-fmnist-ecoformer"),
+        tuned("bivit", Layer(bivit)),
+        tuned("bivit-float-v", Layer(floating)),
+        tuned("bivit-sum", Layer(published)),
         tuned("bivit-w1", Layer(bivit, weights="sign"), "vit-fmnist-bivit"),
-        tuned(
-            "bivit-full", Layer(bivit, activation="sign", weights="sign"), "vit-fmnist-bivit-w1"
-        ),
-        tuned("tuned-uniform-w1", Layer((UNIFORM,) * 4, weights="sign"), "vit-fmnist-tuned-uniform"),
+        tuned("bivit-full", full, "vit-fmnist-bivit-w1"),
+        recall("ecoformer", eco),
+        recall("simhash", simhash),
+        recall("bivit", bivit),
+        recall("bivit-sum", published),
     ]
 
 

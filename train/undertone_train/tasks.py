@@ -47,6 +47,12 @@ class ImageTask:
         x = augment(self.train.images, first, second, self.recipe.augment, self.mean, self.std)
         return x, self.train.labels[first]
 
+    def calibration(self) -> list[tuple[Tensor, Tensor]]:
+        """The first 10,000 training images, not augmented."""
+        images, labels = self.train.images[:10_000], self.train.labels[:10_000]
+        pieces = zip(images.split(1000), labels.split(1000), strict=True)
+        return [(normalise(part, self.mean, self.std), known) for part, known in pieces]
+
     def evaluation(self, chunk: int = 1000) -> list[tuple[Tensor, Tensor]]:
         """The whole test set, in pieces."""
         pieces = zip(self.test.images.split(chunk), self.test.labels.split(chunk), strict=True)
@@ -69,6 +75,11 @@ class RecallTask:
     def batch(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Drawn slices are the batch already."""
         return first, second
+
+    def calibration(self) -> list[tuple[Tensor, Tensor]]:
+        """4096 episodes that neither training nor evaluation uses."""
+        rng = generator(0, 1 << 19)
+        return [tuple(t.to(self.device) for t in self.recipe.recall.batch(rng, 4096))]  # type: ignore[list-item]
 
     def evaluation(self, chunk: int = 1024) -> list[tuple[Tensor, Tensor]]:
         """The 4096 episodes of seed 7, in pieces."""

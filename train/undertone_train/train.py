@@ -108,7 +108,10 @@ class Trainer:
                 taught, seen = self.teacher(x)
                 target = torch.softmax(taught, -1)
             soft = -(target * torch.log_softmax(logits, -1)).sum(-1).mean(1)
-            loss = soft + F.mse_loss(aux.tokens, seen.tokens, reduction="none").flatten(1).mean(1)
+            loss = 0.5 * (loss + soft)
+            if self.recipe.token_weight:
+                apart = (aux.tokens - seen.tokens).square().flatten(1).mean(1)
+                loss = loss + self.recipe.token_weight * apart
         if self.recipe.row_weight:
             loss = loss + self.recipe.row_weight * aux.row_sums
         if self.recipe.activation_weight:
