@@ -23,6 +23,8 @@ const UNKNOWN: i32 = 6;
 /// log₂ of the greatest magnitude assumed anywhere: what operands could reach in theory grows from
 /// layer to layer, what they do reach does not.
 const LARGEST: i32 = 20;
+/// log₂ of the least magnitude that is made use of: smaller tensors keep more fraction bits.
+const SMALLEST: i32 = -12;
 /// Bits of a public factor that is no power of two.
 const FACTOR: u32 = 14;
 /// Absolute error asked of functions with tails.
@@ -80,7 +82,7 @@ const fn visible(made: u64, here: u64) -> bool {
 /// say where that is less.
 fn magnitude(on: Bound, derived: i32) -> i32 {
     let declared = on.range.map_or(LARGEST, |r| i32::from(r.ceil_log2()) + 1);
-    derived.min(declared).clamp(-8, LARGEST)
+    derived.min(declared).clamp(SMALLEST, LARGEST)
 }
 
 fn log2_ceil(n: usize) -> i32 {
@@ -101,14 +103,28 @@ impl Mpc {
         (scale as i32 + range + 2).max(4) as u32
     }
 
-    /// Tensors at the settled scale modulo 2^64, in one exchange for those that are not yet.
+    /// The scale at which a tensor is settled: a small one keeps as many significant bits as one
+    /// of magnitude one.
+    fn target(&self, x: &Secret) -> u32 {
+        self.format().fraction + (-x.range).max(0) as u32
+    }
+
+    /// Bits that the product of two tensors takes.
+    fn product_room(&self, a: &Secret, b: &Secret, range: i32) -> u32 {
+        Self::room(self.target(a) + self.target(b), range)
+    }
+
+    /// Tensors at their settled scale modulo 2^64, in one exchange for those that are not yet.
     fn settled(&mut self, tensors: &[&Secret]) -> Result<Vec<Arc<Shared>>> {
-        let fraction = self.format().fraction;
         let forms: Vec<Arc<Shared>> = tensors.iter().map(|x| self.best(x)).collect();
-        let pending: Vec<(&Shared, u32)> = forms
+        let done = |x: &Secret, s: &Shared| s.scale <= self.target(x) && s.bits == 64;
+        let todo: Vec<bool> = tensors.iter().zip(&forms).map(|(x, s)| !done(x, s)).collect();
+        let pending: Vec<(&Shared, u32)> = tensors
             .iter()
-            .filter(|s| s.scale > fraction || s.bits < 64)
-            .map(|s| (&**s, fraction.min(s.scale)))
+            .zip(&forms)
+            .zip(&todo)
+            .filter(|(_, todo)| **todo)
+            .map(|((x, s), _)| (&**s, self.target(x).min(s.scale)))
             .collect();
         let mut fresh = Vec::new();
         if !pending.is_empty() {
@@ -116,9 +132,8 @@ impl Mpc {
         }
         let mut fresh = fresh.into_iter();
         let mut out = Vec::with_capacity(forms.len());
-        for (x, form) in tensors.iter().zip(&forms) {
-            let done = form.scale <= fraction && form.bits == 64;
-            match fresh.next().filter(|_| !done) {
+        for ((x, form), todo) in tensors.iter().zip(&forms).zip(todo) {
+            match if todo { fresh.next() } else { None } {
                 Some(new) => {
                     let new = Arc::new(new);
                     x.cache().settled.push((self.path(), Arc::clone(&new)));
@@ -134,9 +149,10 @@ impl Mpc {
     /// more where some must be settled first, or none where all were open.
     fn operands(&mut self, tensors: &[&Secret], needed: u32) -> Result<Vec<Arc<Wire>>> {
         let (fraction, here) = (self.format().fraction, self.path());
+        let target = |x: &Secret| fraction + (-x.range).max(0) as u32;
         let open = |x: &Secret| {
             let cache = x.cache();
-            let fits = |w: &Wire| w.bits >= needed && w.scale <= fraction;
+            let fits = |w: &Wire| w.bits >= needed && w.scale <= target(x);
             let wire = cache.wires.iter().find(|(made, w)| visible(*made, here) && fits(w));
             wire.map(|(_, w)| Arc::clone(w))
         };
@@ -147,14 +163,17 @@ impl Mpc {
                 todo.push(x);
             }
         }
-        let direct = |s: &Shared| s.bits >= needed + s.scale.saturating_sub(fraction);
-        let tight: Vec<&Secret> = todo.iter().filter(|x| !direct(&self.best(x))).copied().collect();
+        let direct = |x: &Secret, s: &Shared| {
+            s.bits >= needed + s.scale.saturating_sub(target(x))
+        };
+        let tight: Vec<&Secret> =
+            todo.iter().filter(|x| !direct(x, &self.best(x))).copied().collect();
         self.settled(&tight)?;
         let forms: Vec<Arc<Shared>> = todo.iter().map(|x| self.best(x)).collect();
         if !forms.is_empty() {
             let wires = self.open(&forms.iter().map(|s| &**s).collect::<Vec<_>>())?;
             for (x, wire) in todo.iter().zip(wires) {
-                let by = wire.scale.saturating_sub(fraction);
+                let by = wire.scale.saturating_sub(target(x));
                 let wire = if by == 0 { wire } else { self.reduce(&wire, by)? };
                 x.cache().wires.push((here, Arc::new(wire)));
             }
@@ -204,7 +223,7 @@ impl Mpc {
     /// The channel's and the preprocessing's.
     pub fn reveal_argmax(&mut self, x: &Secret) -> Result<Option<Vec<usize>>> {
         let settled = self.settled(&[x])?;
-        let bits = Self::room(self.format().fraction, x.range + 1);
+        let bits = Self::room(settled[0].scale, x.range + 1);
         let narrow = self.narrow(&settled[0], bits);
         let index = self.argmax_rows(&narrow)?;
         let shown = self.reveal(&index, 0)?;
@@ -268,7 +287,7 @@ impl World for Mpc {
     fn mul_public(&mut self, a: Secret, p: &Held, on: Bound) -> Made<Self> {
         check::broadcast("mul_public", a.value.shape, p.wire.shape)?;
         let range = magnitude(on, a.range + p.range);
-        let needed = Self::room(2 * self.format().fraction, range);
+        let needed = Self::room(self.target(&a) + p.wire.scale, range);
         let x = self.operands(&[&a], needed)?;
         Ok(Secret::new(Self::mul(self, &x[0], &p.wire)?, range))
     }
@@ -277,7 +296,7 @@ impl World for Mpc {
         let Shape { rows: inputs, cols: outputs, .. } = w.wire.shape;
         let shape = check::linear(x.value.shape, inputs, outputs)?;
         let range = magnitude(on, x.range + w.range + log2_ceil(inputs));
-        let needed = Self::room(2 * self.format().fraction, range);
+        let needed = Self::room(self.target(x) + w.wire.scale, range);
         let wire = self.operands(&[x], needed)?;
         let of = Product {
             batch: 1,
@@ -426,14 +445,14 @@ impl Multiply for Mpc {
     fn mul(&mut self, a: Secret, b: &Secret, on: Bound) -> Made<Self> {
         check::broadcast("mul", a.value.shape, b.value.shape)?;
         let range = magnitude(on, a.range + b.range);
-        let needed = Self::room(2 * self.format().fraction, range);
+        let needed = self.product_room(&a, b, range);
         let wires = self.operands(&[&a, b], needed)?;
         Ok(Secret::new(Self::mul(self, &wires[0], &wires[1])?, range))
     }
 
     fn square(&mut self, a: Secret, on: Bound) -> Made<Self> {
         let range = magnitude(on, 2 * a.range);
-        let needed = Self::room(2 * self.format().fraction, range);
+        let needed = self.product_room(&a, &a, range);
         let wire = self.operands(&[&a], needed)?;
         Ok(Secret::new(Self::square(self, &wire[0])?, range))
     }
@@ -443,7 +462,7 @@ impl Multiply for Mpc {
         let shape = check::product(x, y, form)?;
         let inner = if form == Form::Tn { x.rows } else { x.cols };
         let range = magnitude(on, a.range + b.range + log2_ceil(inner));
-        let needed = Self::room(2 * self.format().fraction, range);
+        let needed = self.product_room(a, b, range);
         let wires = self.operands(&[a, b], needed)?;
         let of = Product {
             batch: shape.batch,
@@ -517,7 +536,7 @@ impl Compare for Mpc {
 
     fn max(&mut self, a: &Secret) -> Made<Self> {
         let x = self.settled(&[a])?;
-        let bits = Self::room(self.format().fraction, a.range + 1);
+        let bits = Self::room(x[0].scale, a.range.max(4) + 1);
         let x = self.narrow(&x[0], bits);
         Ok(Secret::new(self.max_rows(&x)?, a.range))
     }

@@ -240,7 +240,7 @@ pub fn softmax(rows: usize, cols: usize, range: u32, fraction: u32) -> Option<Co
     Some(in_turn([
         max_rows(rows, cols, bits),
         exp(n, bits, fraction),
-        settle(n, 64, 60, fraction),
+        settle(n, 64, super::exponential::result_scale(super::softmax::SLACK), fraction),
         divide_rows((rows, cols), (0.9, cols as f64 * 1.01), 64, fraction)?,
     ]))
 }

@@ -10,6 +10,16 @@ const WINDOW: u32 = 4;
 const DEALT: u32 = 19;
 const PUBLIC: u32 = 41;
 
+/// Bits above the point that e^top needs.
+fn growth(top: f64) -> u32 {
+    libm::ceil((top * std::f64::consts::LOG2_E).max(0.0)) as u32
+}
+
+/// Fraction bits of the result.
+pub(super) fn result_scale(top: f64) -> u32 {
+    DEALT + PUBLIC - growth(top)
+}
+
 impl Mpc {
     /// eˣ for x ≤ `top`, zero below `top` − 16: two exchanges, of the value and of two bits.
     ///
@@ -26,7 +36,7 @@ impl Mpc {
             return Err(Error::Room { operation: "exp", needed: window + 2, available: x.bits });
         }
         // Results up to e^top need room above the point.
-        let grow = libm::ceil((top * std::f64::consts::LOG2_E).max(0.0)) as u32;
+        let grow = growth(top);
         if grow > 24 {
             let reason = format!("e^{top} exceeds 2^24; shift the argument");
             return Err(Error::Unsupported { operation: "exp", reason });

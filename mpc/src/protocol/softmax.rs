@@ -3,7 +3,7 @@ use crate::{Error, Result};
 use undertone_core::{Axis, Function};
 
 /// How far above zero the exponential's window starts: maxima are exact, so this is slack only.
-const SLACK: f64 = 0.25;
+pub(super) const SLACK: f64 = 0.25;
 
 /// Relative error of reciprocals and roots.
 pub(super) const TOLERANCE: f64 = 3e-5;

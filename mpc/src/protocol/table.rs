@@ -222,7 +222,8 @@ impl Mpc {
 /// The least and one more than the greatest power of two of an interval, at a scale.
 pub(super) fn exponents(lo: f64, hi: f64, scale: u32) -> (i32, i32) {
     let first = (libm::floor(libm::log2(lo)) as i32).max(-(scale as i32));
-    (first, libm::ceil(libm::log2(hi)) as i32)
+    // Under 2, scaling up would cost the precision that it should give.
+    (first, (libm::ceil(libm::log2(hi)) as i32).max(1))
 }
 
 /// Fraction bits of the power of two that scales a result back.
