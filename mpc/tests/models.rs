@@ -44,7 +44,10 @@ fn infer(mpc: &mut Mpc, model: &Model, images: &[Vec<f32>]) -> Result<Vec<Vec<f3
     mpc.phase("weights");
     let encoder = model.prepare::<_, Full>(mpc)?;
     let shape = model.input_shape(1, model.tokens());
-    let run = |rows: &Vec<f32>| model.run::<_, Full>(mpc, &encoder, shape, rows, &Mask::NONE);
+    let run = |rows: &Vec<f32>| {
+        mpc.phase("input");
+        model.run::<_, Full>(mpc, &encoder, shape, rows, &Mask::NONE)
+    };
     images.iter().map(run).collect()
 }
 
