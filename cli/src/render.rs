@@ -6,7 +6,7 @@ use serde::Serialize;
 /// A table with a header; every column but the first `left` is right-aligned.
 pub(crate) fn table(header: &[&str], left: usize, rows: Vec<Vec<String>>) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_preset(presets::NOTHING);
     table.set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header.to_vec());
     table.add_rows(rows);
