@@ -1,1 +1,3 @@
-//! See the crate description.
+//! Encrypted inference: transformers that compute on ciphertexts.
+
+pub mod ckks;
