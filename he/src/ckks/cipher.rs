@@ -83,6 +83,17 @@ impl Meta {
         Ok(Self { degree: Degree::Two, ..self })
     }
 
+    /// At a strictly lower level.
+    pub(crate) fn lower(self, level: usize, operation: &'static str) -> Result<Self, CkksError> {
+        self.need_degree(Degree::One, operation)?;
+        if level < self.level {
+            Ok(Self { level, ..self })
+        } else {
+            let available = self.level;
+            Err(CkksError::LevelExhausted { operation, needed: level + 1, available })
+        }
+    }
+
     /// After division by q_ℓ.
     pub(crate) fn rescale(self, operation: &'static str) -> Result<Self, CkksError> {
         self.need_degree(Degree::Two, operation)?;

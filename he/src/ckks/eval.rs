@@ -159,7 +159,7 @@ impl Evaluator {
     /// [`CkksError::ValueTooLarge`], wrong key or parameters.
     pub fn add_scalar(&self, a: &Ciphertext, c: f64) -> Result<Ciphertext> {
         self.check(a, "add_scalar")?;
-        let k = self.scaled_integer(c, self.ctx.scale(a.level, a.degree))?;
+        let k = scaled_integer(c, self.ctx.scale(a.level, a.degree))?;
         let mut out = a.clone();
         for (i, row) in out.parts[0].rows_mut().enumerate() {
             let m = self.ctx.modulus(i);
@@ -170,16 +170,6 @@ impl Evaluator {
             }
         }
         Ok(out)
-    }
-
-    fn scaled_integer(&self, c: f64, scale: f64) -> Result<i128> {
-        let k = (c * scale).round();
-        // NaN fails the comparison too.
-        if k.abs() < 1e36 {
-            Ok(k as i128)
-        } else {
-            Err(CkksError::ValueTooLarge { bits: k.abs().log2(), limit: 119.0 })
-        }
     }
 
     /// k·a for an integer k, at the same scale.
@@ -198,7 +188,7 @@ impl Evaluator {
     pub fn mul_scalar(&self, a: &Ciphertext, c: f64) -> Result<Ciphertext> {
         self.check(a, "mul_scalar")?;
         a.meta().times_plain("mul_scalar")?;
-        let k = self.scaled_integer(c, self.ctx.scale(a.level, Degree::One))?;
+        let k = scaled_integer(c, self.ctx.scale(a.level, Degree::One))?;
         Ok(self.times(a, k, Degree::Two))
     }
 
@@ -378,24 +368,29 @@ impl Evaluator {
     /// key or parameters.
     pub fn level_down(&self, a: &Ciphertext, level: usize) -> Result<Ciphertext> {
         self.check(a, "level_down")?;
-        a.meta().need_degree(Degree::One, "level_down")?;
-        if level >= a.level {
-            if level == a.level {
-                return Ok(a.clone());
-            }
-            let (needed, available) = (level, a.level);
-            return Err(CkksError::LevelExhausted { operation: "level_down", needed, available });
+        if level == a.level {
+            a.meta().need_degree(Degree::One, "level_down")?;
+            return Ok(a.clone());
         }
+        Ok(self.level_down_by(a, level, 1.0)?.0)
+    }
+
+    /// c·a at a strictly lower level, for the price of going there; also returns the factor that
+    /// was really applied, which differs from c by the rounding of one integer.
+    ///
+    /// # Errors
+    /// As [`Evaluator::level_down`], and [`CkksError::ValueTooLarge`].
+    pub fn level_down_by(&self, a: &Ciphertext, level: usize, c: f64) -> Result<(Ciphertext, f64)> {
+        self.check(a, "level_down")?;
+        a.meta().lower(level, "level_down")?;
+        let (unit, k) = self.ctx.level_factor(a.level, level, c)?;
         let mut cut = a.clone();
         for part in &mut cut.parts {
             part.truncate(level + 2);
         }
         cut.level = level + 1;
-        // value·s_a·k/q = value·s_level.
-        let q = self.ctx.chain.primes[level + 1] as f64;
-        let k = (self.ctx.chain.scales[level] * q / self.ctx.chain.scales[a.level]).round();
-        let lifted = self.times(&cut, k as i128, Degree::Two);
-        Ok(self.divided(&lifted, Degree::One))
+        let lifted = self.times(&cut, k, Degree::Two);
+        Ok((self.divided(&lifted, Degree::One), k as f64 / unit))
     }
 
     fn galois_key(&self, operation: &'static str, what: Automorphism) -> Result<&SwitchingKey> {
@@ -487,7 +482,26 @@ impl Evaluator {
     }
 }
 
+fn scaled_integer(c: f64, scale: f64) -> Result<i128> {
+    let k = (c * scale).round();
+    // NaN fails the comparison too.
+    if k.abs() < 1e36 {
+        Ok(k as i128)
+    } else {
+        Err(CkksError::ValueTooLarge { bits: k.abs().log2(), limit: 119.0 })
+    }
+}
+
 impl Context {
+    /// The integer that takes a value from one level to a lower one, times c: the integer for
+    /// c = 1 before rounding, and the rounded one.
+    pub(crate) fn level_factor(&self, from: usize, to: usize, c: f64) -> Result<(f64, i128)> {
+        // value·s_from·k/q = c·value·s_to.
+        let q = self.chain.primes[to + 1] as f64;
+        let unit = self.chain.scales[to] * q / self.chain.scales[from];
+        Ok((unit, scaled_integer(c, unit)?))
+    }
+
     /// Encodes values to multiply ciphertexts of this level by.
     ///
     /// # Errors

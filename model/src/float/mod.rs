@@ -1,0 +1,11 @@
+//! f32 on the processor: the float world, the [`kernels`] under it, and [`FastEncoder`], the
+//! whole forward pass as one straight line of kernels.
+
+pub mod kernels;
+
+mod encoder;
+mod product;
+mod world;
+
+pub use encoder::{Batch, FastEncoder};
+pub use world::{Absent, Data, Float, Operand, Tensor};
