@@ -16,8 +16,10 @@ pub enum HeError {
     #[error(transparent)]
     Ckks(#[from] CkksError),
     /// Operands packed in a way that the operation cannot use.
-    #[error("{op}: the operand is in {found:?} layout, needs {wanted:?}; encrypt it so, or insert \
-             a change of layout")]
+    #[error(
+        "{op}: the operand is in {found:?} layout, needs {wanted:?}; encrypt it so, or insert \
+             a change of layout"
+    )]
     Layout {
         /// The operation.
         op: &'static str,

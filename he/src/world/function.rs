@@ -29,21 +29,18 @@ impl<E: Engine + Sync> Approximate for Ckks<E> {
                     .ok_or_else(|| refused("needs too high a degree; narrow the domain"))?,
             ),
         };
-        // t = alpha·x + beta lies in [−1, 1].
-        let alpha = 2.0 / (hi - lo);
-        let beta = -(hi + lo) / (hi - lo);
-        let by = alpha * a.factor;
-        let mut factor = 1.0;
+        // t = 2x/(hi − lo) − (hi + lo)/(hi − lo) lies in [−1, 1].
+        let (slope, offset, factor) = match &plan {
+            Plan::Reciprocal(d) => (d.slope, d.offset, d.factor),
+            Plan::Series(_) => (2.0 / (hi - lo), (hi + lo) / (hi - lo), 1.0),
+        };
         let mut members = Vec::with_capacity(a.members.len());
         for member in &a.members {
             let mut out = Vec::with_capacity(member.len());
             for x in member {
-                let t = self.affine(x, by, beta)?;
+                let t = self.affine(x, slope * a.factor, -offset)?;
                 out.push(match &plan {
-                    Plan::Reciprocal(d) => {
-                        factor = d.factor * alpha;
-                        self.reciprocal(t, d)?
-                    }
+                    Plan::Reciprocal(d) => self.reciprocal(t, d)?,
                     Plan::Series(c) => self.chebyshev(&t, c)?,
                 });
             }
@@ -60,44 +57,57 @@ enum Plan {
 
 /// The reciprocal on [lo, hi] by doubling.
 ///
-/// With t the affine image of x in [−1, 1] and t₀ that of x = 0, the best polynomial of degree
-/// n − 1 for 1/x in relative error is (1 − Tₙ(t)/Tₙ(t₀))/x, with error 1/Tₙ(t₀). For τₙ = Tₙ(t₀),
-/// T₂ₙ = 2Tₙ² − 1 gives (1 − T₂ₙ/τ₂ₙ) = (1 − Tₙ/τₙ)·(τₙ + Tₙ)·2τₙ/τ₂ₙ, so that
-/// 1/x ≈ 2α/τ₂·(|t₀| − t)·Π (τₙ + Tₙ)·2τₙ/τ₂ₙ over n = 2, 4, …: one squaring and one product a
-/// doubling, as in Goldschmidt's division, of which this is the minimax form. The public
-/// factors wait until the end.
-struct Doubling {
-    /// |t₀|
-    start: f64,
-    /// τ₂, τ₄, …, up to half the final degree.
-    taus: Vec<f64>,
-    /// Times α: what the product is to be multiplied by.
+/// With t the affine image of x in [−1, 1] and −t₀ that of x = 0, the best polynomial of degree
+/// n − 1 for 1/x in relative error is (1 − Tₙ(t)/τₙ)/x with τₙ = Tₙ(t₀), and its error is 1/τₙ.
+/// From T₂ₙ = 2Tₙ² − 1,
+///
+/// 1/x ≈ 2α/τ₂ · (t₀ − t) · Π (τₙ + Tₙ)·2τₙ/τ₂ₙ over n = 2, 4, …, α = 2/(hi − lo):
+///
+/// one squaring and one product a doubling, as in Goldschmidt's division, of which this is the
+/// minimax form. Computed are yₙ = 2ρ⁻ⁿ·Tₙ, ρ + 1/ρ = 2t₀, which stay near Tₙ/τₙ and need no
+/// further constants: y₂ₙ = yₙ² − 2ρ⁻²ⁿ. All public factors wait until the end.
+pub(super) struct Doubling {
+    /// y₁ = slope·x − offset.
+    slope: f64,
+    offset: f64,
+    /// For n = 2, 4, …: 2ρ⁻²ⁿ of the squaring that gives yₙ, and wₙτₙ = 1 + ρ⁻²ⁿ.
+    steps: Vec<(f64, f64)>,
+    /// What the product is to be multiplied by.
     factor: f64,
 }
 
 impl Doubling {
-    fn new(lo: f64, hi: f64, tolerance: f64) -> Self {
+    pub(super) fn new(lo: f64, hi: f64, tolerance: f64) -> Self {
+        let alpha = 2.0 / (hi - lo);
         let start = (hi + lo) / (hi - lo);
-        let (mut tau, mut taus) = (2.0 * start * start - 1.0, Vec::new());
-        let mut factor = 2.0 / tau;
-        while 1.0 / tau > tolerance {
-            let next = 2.0 * tau * tau - 1.0;
-            factor *= 2.0 * tau / next;
-            taus.push(tau);
-            tau = next;
+        let rho = start + (start * start - 1.0).sqrt();
+        let tau = |n: i32| (rho.powi(n) + rho.powi(-n)) / 2.0;
+        let w = |n: i32| 2.0 * rho.powi(-n);
+        let mut factor = 2.0 * alpha / (tau(2) * w(1));
+        let (mut n, mut steps) = (2, Vec::new());
+        while 1.0 / tau(n) > tolerance {
+            factor *= 2.0 * tau(n) / (tau(2 * n) * w(n));
+            steps.push((2.0 * rho.powi(-n), 1.0 + rho.powi(-2 * n)));
+            n *= 2;
         }
-        Self { start, taus, factor }
+        Self { slope: alpha * w(1), offset: start * w(1), steps, factor }
+    }
+
+    /// Arguments multiplied by this beforehand cost no level.
+    pub(super) fn slope(&self) -> f64 {
+        self.slope
     }
 
     /// The polynomial itself, in the clear.
     #[cfg(test)]
-    fn value(&self, t: f64, alpha: f64) -> f64 {
-        let (mut p, mut u) = (self.start - t, 2.0 * t * t - 1.0);
-        for tau in &self.taus {
-            p *= tau + u;
-            u = 2.0 * u * u - 1.0;
+    fn value(&self, x: f64) -> f64 {
+        let mut y = self.slope * x - self.offset;
+        let mut p = self.offset - y;
+        for (square, shift) in &self.steps {
+            y = y * y - square;
+            p *= shift + y;
         }
-        p * self.factor * alpha
+        p * self.factor
     }
 }
 
@@ -105,11 +115,8 @@ impl<E: Engine + Sync> Ckks<E> {
     /// by·x + beta; no level if `by` is one.
     fn affine(&self, x: &E::Ct, by: f64, beta: f64) -> Result<E::Ct, CkksError> {
         let e = &self.engine;
-        let scaled = if (by - 1.0).abs() < 1e-12 {
-            x.clone()
-        } else {
-            e.rescale(&e.mul_scalar(x, by)?)?
-        };
+        let scaled =
+            if (by - 1.0).abs() < 1e-12 { x.clone() } else { e.rescale(&e.mul_scalar(x, by)?)? };
         e.add_scalar(&scaled, beta)
     }
 
@@ -121,13 +128,12 @@ impl<E: Engine + Sync> Ckks<E> {
         e.add_scalar(&square, -1.0)
     }
 
-    fn reciprocal(&self, t: E::Ct, d: &Doubling) -> Result<E::Ct, CkksError> {
+    fn reciprocal(&self, mut y: E::Ct, d: &Doubling) -> Result<E::Ct, CkksError> {
         let e = &self.engine;
-        let mut product = e.add_scalar(&e.mul_integer(&t, -1)?, d.start)?;
-        let mut chebyshev = t;
-        for &tau in &d.taus {
-            chebyshev = self.double(&chebyshev)?;
-            product = self.times(&product, &e.add_scalar(&chebyshev, tau)?)?;
+        let mut product = e.add_scalar(&e.mul_integer(&y, -1)?, d.offset)?;
+        for &(square, shift) in &d.steps {
+            y = e.add_scalar(&e.mul(&y, &y)?, -square)?;
+            product = self.times(&product, &e.add_scalar(&y, shift)?)?;
         }
         Ok(product)
     }
@@ -211,11 +217,8 @@ impl<E: Engine + Sync> Ckks<E> {
             });
         }
         // `used` is never empty.
-        let sum = sum.ok_or(CkksError::LevelExhausted {
-            operation: "series",
-            needed: 1,
-            available: 0,
-        })?;
+        let sum =
+            sum.ok_or(CkksError::LevelExhausted { operation: "series", needed: 1, available: 0 })?;
         e.add_scalar(&e.rescale(&sum)?, c[0])
     }
 }
@@ -266,24 +269,21 @@ mod unit {
     fn the_doubling_reaches_its_tolerance_and_no_more_than_it_must() {
         for (lo, hi) in [(0.015, 1.0), (1.0, 500.0), (3.0, 4.0)] {
             let d = Doubling::new(lo, hi, 1e-7);
-            let alpha = 2.0 / (hi - lo);
             let worst = (0..=1000)
                 .map(|k| lo + (hi - lo) * f64::from(k) / 1000.0)
-                .map(|x| (d.value(alpha * x - d.start, alpha) * x - 1.0).abs())
+                .map(|x| (d.value(x) * x - 1.0).abs())
                 .fold(0.0, f64::max);
             assert!(worst < 1.1e-7, "[{lo}, {hi}]: {worst}");
         }
         // 64-fold in domain: degree 64, six levels.
-        assert_eq!(Doubling::new(0.015, 1.0, 3e-7).taus.len(), 5);
+        assert_eq!(Doubling::new(0.015, 1.0, 3e-7).steps.len(), 5);
     }
 
     #[test]
     fn series_reach_their_tolerance() {
-        for (f, lo, hi) in [
-            (Function::Gelu, -6.0, 6.0),
-            (Function::Rsqrt, 0.1, 4.0),
-            (Function::Exp, -8.0, 0.0),
-        ] {
+        for (f, lo, hi) in
+            [(Function::Gelu, -6.0, 6.0), (Function::Rsqrt, 0.1, 4.0), (Function::Exp, -8.0, 0.0)]
+        {
             let c = series(|x| value(f, x), lo, hi, 1e-6).expect("within degree");
             for k in 0..=200 {
                 let t = -1.0 + f64::from(k) / 100.0;

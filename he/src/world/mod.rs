@@ -3,16 +3,20 @@
 //! A [`Ckks`] world computes through an [`Engine`]: with an [`Evaluator`](crate::ckks::Evaluator)
 //! it runs, with a [`Ledger`] it plans. Both go through the same code.
 
+mod clear;
 mod engine;
 mod error;
 mod function;
+mod head;
 mod packing;
 mod products;
 #[cfg(all(test, feature = "client"))]
 mod tests;
 
+pub use clear::{Clear, Slots};
 pub use engine::{Engine, Ledger, Planned};
 pub use error::HeError;
+pub use head::{Head, HeadInputs, HeadSlots};
 pub use packing::{Layout, Packing};
 
 use std::sync::Arc;
@@ -202,7 +206,12 @@ impl<E: Engine + Sync> Ckks<E> {
     }
 
     /// Public values in the slots of a layout.
-    fn spread_public(&self, p: &PublicMatrix, like: &Packed<E::Ct>, op: &'static str) -> Result<Vec<f64>, HeError> {
+    fn spread_public(
+        &self,
+        p: &PublicMatrix,
+        like: &Packed<E::Ct>,
+        op: &'static str,
+    ) -> Result<Vec<f64>, HeError> {
         let packing = like.packing;
         let right = p.shape;
         let fits = p.shape.batch == 1
@@ -359,4 +368,3 @@ impl<E: Engine + Sync> Ckks<E> {
         Ok(a)
     }
 }
-

@@ -8,7 +8,9 @@ use crate::ckks::Automorphism;
 impl<E: Engine + Sync> Multiply for Ckks<E> {
     fn mul(&mut self, a: Packed<E::Ct>, b: &Packed<E::Ct>, _: Bound) -> Made<Self> {
         let rows = b.layout == Layout::Rows && b.shape.cols == 1;
-        if a.shape.batch != b.shape.batch || a.shape.rows != b.shape.rows || a.packing != b.packing
+        if a.shape.batch != b.shape.batch
+            || a.shape.rows != b.shape.rows
+            || a.packing != b.packing
             || (a.shape.cols != b.shape.cols && !rows)
         {
             return Err(Fault::Shape { op: "mul", left: a.shape, right: b.shape }.into());
@@ -23,7 +25,14 @@ impl<E: Engine + Sync> Multiply for Ckks<E> {
         let (a, b) = if la > lb {
             let both = a.factor * b.factor;
             let a = self.brought(&Packed { factor: both, ..a }, level, 1.0)?;
-            (a, self.brought(&Packed { factor: 1.0, members: b.members.clone(), ..*b }, level, 1.0)?)
+            (
+                a,
+                self.brought(
+                    &Packed { factor: 1.0, members: b.members.clone(), ..*b },
+                    level,
+                    1.0,
+                )?,
+            )
         } else {
             let both = a.factor * b.factor;
             let b = Packed { factor: both, members: b.members.clone(), ..*b };
@@ -41,13 +50,7 @@ impl<E: Engine + Sync> Multiply for Ckks<E> {
         Ok(Packed { factor, ..out })
     }
 
-    fn matmul(
-        &mut self,
-        a: &Packed<E::Ct>,
-        b: &Packed<E::Ct>,
-        form: Form,
-        _: Bound,
-    ) -> Made<Self> {
+    fn matmul(&mut self, a: &Packed<E::Ct>, b: &Packed<E::Ct>, form: Form, _: Bound) -> Made<Self> {
         let fault = Fault::Shape { op: "matmul", left: a.shape, right: b.shape };
         let shape = a.shape.product(b.shape, form).ok_or(fault)?;
         if a.packing != b.packing {
@@ -56,7 +59,9 @@ impl<E: Engine + Sync> Multiply for Ckks<E> {
         match form {
             Form::Nt => self.scores(a, b, shape),
             Form::Nn => self.weighted(a, b, shape),
-            Form::Tn => Self::unsupported("matmul with the left operand transposed", "power attention"),
+            Form::Tn => {
+                Self::unsupported("matmul with the left operand transposed", "power attention")
+            }
         }
     }
 }
@@ -102,7 +107,11 @@ impl<E: Engine + Sync> Ckks<E> {
     /// shifts within the ciphertext.
     fn weighted(&self, a: &Packed<E::Ct>, v: &Packed<E::Ct>, shape: Shape) -> Made<Self> {
         if a.layout != Layout::Scores {
-            return Err(HeError::Layout { op: "weighted sum", found: a.layout, wanted: Layout::Scores });
+            return Err(HeError::Layout {
+                op: "weighted sum",
+                found: a.layout,
+                wanted: Layout::Scores,
+            });
         }
         if v.layout != Layout::Shifted {
             let (found, wanted) = (v.layout, Layout::Shifted);
