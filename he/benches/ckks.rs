@@ -83,7 +83,7 @@ fn all(c: &mut Criterion<CpuTime>) {
     for params in [
         Params::N13_LEVELS3,
         Params::N14_LEVELS7,
-        Params::N15_HEAD,
+        Params::N15_LEVELS11,
         Params::N15_LEVELS14,
         Params::N15_LEVELS15,
     ] {

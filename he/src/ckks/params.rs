@@ -97,10 +97,12 @@ impl Params {
     pub const N14_LEVELS6: Self = set("n14-levels6", 14, 50, 40, 6, 3);
     /// N = 2¹⁴, seven products.
     pub const N14_LEVELS7: Self = set("n14-levels7", 14, 50, 40, 7, 4);
-    /// N = 2¹⁵, the head of Power-Softmax attention.
-    pub const N15_HEAD: Self = set("n15-head", 15, 50, 46, 10, 2);
-    /// N = 2¹⁵, twelve products, two digits.
-    pub const N15_LEVELS12: Self = set("n15-levels12", 15, 50, 40, 12, 2);
+    /// N = 2¹⁵, eleven products of high precision: a head of Power-Softmax attention.
+    pub const N15_LEVELS11: Self = set("n15-levels11", 15, 50, 46, 11, 2);
+    /// N = 2¹⁵, twelve products: such a head whose row sums range further.
+    pub const N15_LEVELS12: Self = set("n15-levels12", 15, 50, 46, 12, 3);
+    /// N = 2¹⁵, thirteen products: further yet.
+    pub const N15_LEVELS13: Self = set("n15-levels13", 15, 50, 45, 13, 3);
     /// N = 2¹⁵, fourteen products, three digits: the usual yardstick.
     pub const N15_LEVELS14: Self = set("n15-levels14", 15, 50, 40, 14, 3);
     /// N = 2¹⁵, fifteen products, four digits.
@@ -114,12 +116,13 @@ impl Params {
     /// Small, insecure and deep: for tests of whole circuits.
     pub const TEST_N12_DEEP: Self = insecure(set("test-n12-deep", 12, 50, 46, 12, 3));
     /// All named sets.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::N13_LEVELS3,
         Self::N14_LEVELS6,
         Self::N14_LEVELS7,
-        Self::N15_HEAD,
+        Self::N15_LEVELS11,
         Self::N15_LEVELS12,
+        Self::N15_LEVELS13,
         Self::N15_LEVELS14,
         Self::N15_LEVELS15,
         Self::N16_LEVELS30,
