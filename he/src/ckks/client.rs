@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rand::RngCore;
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::buffer::Rows;
@@ -16,9 +17,10 @@ use super::encode::Complex;
 use super::error::CkksError;
 use super::evalkeys::{EvaluationKeys, PublicKey, SwitchingKey, expand_digit, expand_rows};
 use super::kernels::{Add, AddMulMontgomery, MulMontgomery, MulShoup, Negate, PermuteAdd, Sub};
+use super::wire::{CHECKSUM_BYTES, HEADER_BYTES, Kind, WireError, header, open};
 use super::sample::{Gaussian, from_os, os_seed, ternary};
 
-type Result<T> = std::result::Result<T, CkksError>;
+type Result<T, E = CkksError> = std::result::Result<T, E>;
 
 /// The secret key: zeroized when dropped, never printed.
 pub struct SecretKey {
@@ -61,6 +63,35 @@ impl SecretKey {
     #[must_use]
     pub fn key_id(&self) -> KeyId {
         self.key
+    }
+
+    /// The key in its envelope, in memory that is zeroized. Store it where only its owner reads.
+    #[must_use]
+    pub fn to_secret_bytes(&self) -> Zeroizing<Vec<u8>> {
+        let n = self.ctx.n();
+        // At full size from the start: growing would leave copies behind.
+        let mut out = Zeroizing::new(Vec::with_capacity(HEADER_BYTES + n + CHECKSUM_BYTES));
+        out.extend_from_slice(&header(&self.ctx, Kind::SecretKey, self.key, n));
+        out.extend(self.coefficients.iter().map(|&x| (x + 1) as u8));
+        let checksum = Sha256::digest(&*out);
+        out.extend_from_slice(&checksum);
+        out
+    }
+
+    /// From such an envelope.
+    ///
+    /// # Errors
+    /// [`WireError`], by what is wrong; never with the contents.
+    pub fn from_secret_bytes(ctx: &Arc<Context>, mut bytes: &[u8]) -> Result<Self, WireError> {
+        let (key, payload) = open(ctx, None, Kind::SecretKey, ctx.n(), &mut bytes)?;
+        if payload.len() != ctx.n() || !bytes.is_empty() || payload.iter().any(|&x| x > 2) {
+            return Err(WireError::Malformed { what: "secret key" });
+        }
+        let mut coefficients = Zeroizing::new(vec![0; ctx.n()]);
+        for (c, &x) in coefficients.iter_mut().zip(&*payload) {
+            *c = x as i8 - 1;
+        }
+        Ok(Self::from_coefficients(ctx, key, coefficients))
     }
 
     fn row(&self, prime: usize) -> &[u64] {

@@ -43,8 +43,11 @@ mod kernels;
 mod params;
 mod sample;
 mod switch;
+mod wire;
 #[cfg(all(test, feature = "client"))]
 mod tests;
+#[cfg(all(test, feature = "client"))]
+mod wire_tests;
 
 pub use cipher::{Ciphertext, Degree, Factor, KeyId, Meta, Plaintext, SeededCiphertext};
 #[cfg(feature = "client")]
@@ -56,4 +59,5 @@ pub use error::CkksError;
 pub use eval::Evaluator;
 pub use evalkeys::{EvaluationKeys, PublicKey, switching_key_bytes};
 pub use kernels::Backend;
+pub use wire::{Artefact, CHECKSUM_BYTES, HEADER_BYTES, Kind, MAGIC, VERSION, WireError};
 pub use params::{BOUNDS_128, Chain, ERROR_STD, Params, ParamsError, SecretDistribution, Security};
