@@ -24,8 +24,23 @@ fn main() -> Result<(), Error> {
     println!("p = 4, one thread, {} row kernels", undertone_he::ckks::Backend::detect().name());
     println!(
         "{:>7} {:>12} {:>5} {:>3} {:>3} {:>5} {:>7} {:>7} {:>9} {:>9} {:>9} {:>6} {:>6} {:>6} {:>8} {:>8} {:>8}",
-        "n,d", "parameters", "logQP", "cts", "lvl", "prods", "rotates", "keys", "keys MB", "up MB", "down MB", "κ",
-        "cpu s", "wall s", "exact", "approx.", "scheme",
+        "n,d",
+        "parameters",
+        "logQP",
+        "cts",
+        "lvl",
+        "prods",
+        "rotates",
+        "keys",
+        "keys MB",
+        "up MB",
+        "down MB",
+        "κ",
+        "cpu s",
+        "wall s",
+        "exact",
+        "approx.",
+        "scheme",
     );
     for pair in sizes.chunks_exact(2) {
         report(pair[0], pair[1])?;
@@ -100,11 +115,9 @@ fn report(n: usize, d: usize) -> Result<(), Error> {
         }
         let result = &out.members()[0][0];
         down = result.size_bytes();
-        let found =
-            head.packing.unpack(&secret.decrypt_real(result)?, out.layout(), out.factor());
+        let found = head.packing.unpack(&secret.decrypt_real(result)?, out.layout(), out.factor());
         let circuit = head.run(&clear, head.clear_inputs(ctx, &slots, level))?;
-        let values: Vec<f64> =
-            circuit.members()[0][0].values().iter().map(|x| x.re).collect();
+        let values: Vec<f64> = circuit.members()[0][0].values().iter().map(|x| x.re).collect();
         let circuit = head.packing.unpack(&values, circuit.layout(), circuit.factor());
         let wanted = head.exact(&q, &k, &v);
         exact = exact.max(worst(&found, &wanted));

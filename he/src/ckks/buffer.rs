@@ -37,12 +37,6 @@ impl Buffer {
         Self { lines }
     }
 
-    pub(crate) fn zeroed(len: usize) -> Self {
-        let mut b = Self::scratch(len);
-        b.words_mut().fill(0);
-        b
-    }
-
     pub(crate) fn words(&self) -> &[u64] {
         bytemuck::cast_slice(&self.lines)
     }
@@ -88,10 +82,6 @@ pub(crate) struct Rows {
 impl Rows {
     pub(crate) fn scratch(n: usize, count: usize) -> Self {
         Self { n, count, data: Buffer::scratch(n * count) }
-    }
-
-    pub(crate) fn zeroed(n: usize, count: usize) -> Self {
-        Self { n, count, data: Buffer::zeroed(n * count) }
     }
 
     pub(crate) fn count(&self) -> usize {

@@ -17,8 +17,8 @@ use super::encode::Complex;
 use super::error::CkksError;
 use super::evalkeys::{EvaluationKeys, PublicKey, SwitchingKey, expand_digit, expand_rows};
 use super::kernels::{Add, AddMulMontgomery, MulMontgomery, MulShoup, Negate, PermuteAdd, Sub};
-use super::wire::{CHECKSUM_BYTES, HEADER_BYTES, Kind, WireError, header, open};
 use super::sample::{Gaussian, from_os, os_seed, ternary};
+use super::wire::{CHECKSUM_BYTES, HEADER_BYTES, Kind, WireError, header, open};
 
 type Result<T, E = CkksError> = std::result::Result<T, E>;
 

@@ -40,12 +40,13 @@ mod error;
 mod eval;
 mod evalkeys;
 mod kernels;
+mod noise;
 mod params;
 mod sample;
 mod switch;
-mod wire;
 #[cfg(all(test, feature = "client"))]
 mod tests;
+mod wire;
 #[cfg(all(test, feature = "client"))]
 mod wire_tests;
 
@@ -59,5 +60,5 @@ pub use error::CkksError;
 pub use eval::Evaluator;
 pub use evalkeys::{EvaluationKeys, PublicKey, switching_key_bytes};
 pub use kernels::Backend;
-pub use wire::{Artefact, CHECKSUM_BYTES, HEADER_BYTES, Kind, MAGIC, VERSION, WireError};
 pub use params::{BOUNDS_128, Chain, ERROR_STD, Params, ParamsError, SecretDistribution, Security};
+pub use wire::{Artefact, CHECKSUM_BYTES, HEADER_BYTES, Kind, MAGIC, VERSION, WireError};

@@ -80,7 +80,9 @@ pub enum WireError {
     #[error("not an artefact of undertone-he: wrong magic")]
     BadMagic,
     /// Another version.
-    #[error("version {found} is not supported (this library reads {VERSION}); convert or re-create it")]
+    #[error(
+        "version {found} is not supported (this library reads {VERSION}); convert or re-create it"
+    )]
     UnsupportedVersion {
         /// The version found.
         found: u16,
@@ -460,9 +462,8 @@ fn write_key(ctx: &Context, key: &SwitchingKey, out: &mut Vec<u8>) {
 
 fn read_key(ctx: &Context, r: &mut Reader<'_>) -> Result<SwitchingKey> {
     let seed = r.array()?;
-    let b = (0..ctx.digits.len())
-        .map(|_| r.rows(ctx, ctx.primes.len()))
-        .collect::<Result<Vec<_>>>()?;
+    let b =
+        (0..ctx.digits.len()).map(|_| r.rows(ctx, ctx.primes.len())).collect::<Result<Vec<_>>>()?;
     Ok(SwitchingKey::expand(ctx, seed, b))
 }
 

@@ -63,13 +63,20 @@ fn run_head(params: Params, n: usize, d: usize, exponent: u8, seed: u64) {
 
     let clear = Arc::new(Clear::new(ctx.clone()));
     let circuit = head.run(&clear, head.clear_inputs(&ctx, &slots, top)).unwrap();
-    let slots: Vec<f64> = circuit.members()[0][0].values().iter().map(|x| x.re).collect();
+    let predicted = circuit.members()[0][0].variances();
+    let predicted: Vec<f64> = predicted.iter().map(|v| v.sqrt()).collect();
+    let predicted = head.packing.unpack(&predicted, circuit.layout(), circuit.factor());
+    let slots = circuit.members()[0][0].real();
     let circuit = head.packing.unpack(&slots, circuit.layout(), circuit.factor());
 
     let exact = head.exact(&q, &k, &v);
     let scheme = worst(&found, &circuit).log2();
     let approximation = worst(&circuit, &exact).log2();
     let whole = worst(&found, &exact).log2();
+    // Root mean square of the errors in units of their prediction.
+    let units: Vec<f64> = (0..n * d).map(|i| (found[i] - circuit[i]) / predicted[i]).collect();
+    let off = (units.iter().map(|u| u * u).sum::<f64>() / units.len() as f64).sqrt().log2();
+    assert!(off.abs() < 2.0, "measured error is {off:+.2} bits from predicted");
     assert!(approximation < -24.0, "approximation: 2^{approximation:.1}");
     assert!(scheme < -20.0, "scheme: 2^{scheme:.1}");
     assert!(whole < -20.0, "whole: 2^{whole:.1}");
