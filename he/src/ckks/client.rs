@@ -11,12 +11,13 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::buffer::Rows;
-use super::cipher::{Ciphertext, Degree, KeyId, Plaintext, SeededCiphertext};
+use super::cipher::{Ciphertext, KeyId, Plaintext, SeededCiphertext};
 use super::context::{Automorphism, Context};
 use super::encode::Complex;
+use super::encrypt::{check_message, small_row};
 use super::error::CkksError;
 use super::evalkeys::{EvaluationKeys, PublicKey, SwitchingKey, expand_digit, expand_rows};
-use super::kernels::{Add, AddMulMontgomery, MulMontgomery, MulShoup, Negate, PermuteAdd, Sub};
+use super::kernels::{Add, MulMontgomery, MulShoup, Negate, PermuteAdd, Sub};
 use super::sample::{Gaussian, from_os, os_seed, ternary};
 use super::wire::{CHECKSUM_BYTES, HEADER_BYTES, Kind, WireError, header, open};
 
@@ -280,73 +281,6 @@ impl SecretKey {
         }
         Ok(SeededCiphertext { seed, c0, level: message.level, key: self.key, parameters: ctx.hash })
     }
-}
-
-impl PublicKey {
-    /// Encrypts with the public key.
-    ///
-    /// # Errors
-    /// [`CkksError::ScaleMismatch`], [`CkksError::WrongParameters`], [`CkksError::Randomness`].
-    pub fn encrypt(&self, ctx: &Context, message: &Plaintext) -> Result<Ciphertext> {
-        check_message(ctx, message)?;
-        if self.parameters != ctx.hash {
-            return Err(CkksError::WrongParameters { operation: "encrypt" });
-        }
-        let n = ctx.n();
-        let mut rng = from_os()?;
-        let mut small: [Zeroizing<Vec<i8>>; 3] =
-            std::array::from_fn(|_| Zeroizing::new(vec![0; n]));
-        let [v, e0, e1] = &mut small;
-        ternary(&mut rng, v);
-        let gaussian = Gaussian::new();
-        gaussian.fill(&mut rng, e0);
-        gaussian.fill(&mut rng, e1);
-        let count = message.level + 1;
-        let (mut c0, mut c1) = (Rows::scratch(n, count), Rows::scratch(n, count));
-        let mut ephemeral = Zeroizing::new(vec![0; n]);
-        for prime in 0..count {
-            let m = ctx.modulus(prime);
-            small_row(ctx, prime, v, &mut ephemeral);
-            for (rows, key, e) in [(&mut c0, &self.b, &*e0), (&mut c1, &self.a, &*e1)] {
-                let dst = rows.row_mut(prime);
-                small_row(ctx, prime, e, dst);
-                ctx.backend.run(AddMulMontgomery { dst, a: &ephemeral, b: key.row(prime), m });
-            }
-            let dst = c0.row_mut(prime);
-            ctx.backend.run(Add { dst, b: message.rows.row(prime), m });
-        }
-        Ok(Ciphertext {
-            parts: vec![c0, c1],
-            level: message.level,
-            degree: Degree::One,
-            key: self.key,
-            parameters: ctx.hash,
-        })
-    }
-}
-
-fn check_message(ctx: &Context, message: &Plaintext) -> Result<()> {
-    if message.parameters != ctx.hash {
-        return Err(CkksError::WrongParameters { operation: "encrypt" });
-    }
-    if message.degree != Degree::One {
-        return Err(CkksError::ScaleMismatch {
-            operation: "encrypt",
-            expected: Degree::One,
-            found: message.degree,
-        });
-    }
-    Ok(())
-}
-
-/// The transformed row of a polynomial with small coefficients.
-fn small_row(ctx: &Context, prime: usize, small: &[i8], row: &mut [u64]) {
-    let p = ctx.modulus(prime).p as i64;
-    for (r, &x) in row.iter_mut().zip(small) {
-        let x = i64::from(x);
-        *r = (x + ((x >> 63) & p)) as u64;
-    }
-    ctx.forward(prime, row);
 }
 
 fn to_montgomery(ctx: &Context, prime: usize, row: &mut [u64]) {

@@ -36,6 +36,7 @@ mod context;
 mod convert;
 mod counters;
 mod encode;
+mod encrypt;
 mod error;
 mod eval;
 mod evalkeys;

@@ -159,7 +159,7 @@ impl<E: Engine + Sync> Ckks<E> {
         a: Packed<E::Ct>,
         b: &Packed<E::Ct>,
         op: &'static str,
-    ) -> Result<(Packed<E::Ct>, Packed<E::Ct>), HeError> {
+    ) -> Result<[Packed<E::Ct>; 2], HeError> {
         let fits = a.shape == b.shape
             || (b.layout == Layout::Rows && b.shape.rows == a.shape.rows && b.shape.cols == 1);
         if !fits || a.packing != b.packing || a.members.len() != b.members.len() {
@@ -181,7 +181,7 @@ impl<E: Engine + Sync> Ckks<E> {
         }
         // The higher operand takes the other's factor on its way down.
         let factor = if la > lb || (la == lb && !same_factor) { b.factor } else { a.factor };
-        Ok((self.brought(&a, level, factor)?, self.brought(b, level, factor)?))
+        Ok([self.brought(&a, level, factor)?, self.brought(b, level, factor)?])
     }
 
     /// At a level, with a factor if a level lies between.
@@ -259,12 +259,12 @@ impl<E: Engine + Sync> World for Ckks<E> {
     }
 
     fn add(&mut self, a: Self::Secret, b: &Self::Secret, _: Bound) -> Made<Self> {
-        let (a, b) = self.aligned(a, b, "add")?;
+        let [a, b] = self.aligned(a, b, "add")?;
         self.zip(a, &b, |e, x, y| e.add(x, y))
     }
 
     fn sub(&mut self, a: Self::Secret, b: &Self::Secret, _: Bound) -> Made<Self> {
-        let (a, b) = self.aligned(a, b, "sub")?;
+        let [a, b] = self.aligned(a, b, "sub")?;
         self.zip(a, &b, |e, x, y| e.sub(x, y))
     }
 

@@ -1,6 +1,6 @@
 //! Matrix products and sums in the packed layouts.
 
-use undertone_core::{Bound, Fault, Form, Made, Mask, Multiply, Shape, World};
+use undertone_core::{Bound, Fault, Form, Made, Mask, Multiply, Shape};
 
 use super::{Ckks, Engine, HeError, Layout, Packed, PublicMatrix};
 use crate::ckks::Automorphism;
