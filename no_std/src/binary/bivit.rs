@@ -49,12 +49,7 @@ pub fn attended<W: Word>(
     fault::limit(OP, "the columns", MOST_BYTE_DIM, keys.dim())?;
     fault::size(OP, "the words of the query", keys.stride(), query.len())?;
     fault::size(OP, "the number of distances", keys.rows(), distances.len())?;
-    fault::size(
-        OP,
-        "the words of the mask",
-        words_for::<W>(keys.rows()),
-        mask.len(),
-    )?;
+    fault::size(OP, "the words of the mask", words_for::<W>(keys.rows()), mask.len())?;
     let mut least = u8::MAX;
     for (j, d) in distances.iter_mut().enumerate() {
         *d = hamming(query, keys.row(j)) as u8;
@@ -100,24 +95,15 @@ pub fn attend<W: Word>(
 ) -> Result<(), BitFault> {
     const OP: &str = "binary attention";
     fault::size(OP, "the columns of the keys", q.dim(), k.dim())?;
-    fault::size(
-        OP,
-        "the columns of transposed values",
-        k.rows(),
-        v_transposed.dim(),
-    )?;
+    fault::size(OP, "the columns of transposed values", k.rows(), v_transposed.dim())?;
     let channels = v_transposed.rows();
     fault::some(OP, "the set of value channels", channels)?;
     fault::size(OP, "the number of outputs", q.rows() * channels, out.len())?;
     for (i, row) in out.chunks_exact_mut(channels).enumerate() {
         let count = attended(q.row(i), k, margin, scratch.distances, scratch.mask)? as i32;
         for (c, o) in row.iter_mut().enumerate() {
-            let hit: u32 = scratch
-                .mask
-                .iter()
-                .zip(v_transposed.row(c))
-                .map(|(&a, &v)| (a & v).ones())
-                .sum();
+            let hit: u32 =
+                scratch.mask.iter().zip(v_transposed.row(c)).map(|(&a, &v)| (a & v).ones()).sum();
             *o = 2 * hit as i32 - count;
         }
     }

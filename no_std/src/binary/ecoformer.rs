@@ -74,12 +74,7 @@ pub fn check(
     let channels = v.len() / keys.len();
     fault::some(OP, "a value row", channels)?;
     fault::size(OP, "the number of values", keys.len() * channels, v.len())?;
-    fault::size(
-        OP,
-        "the number of outputs",
-        queries.len() * channels,
-        out.len(),
-    )?;
+    fault::size(OP, "the number of outputs", queries.len() * channels, out.len())?;
     if variant == Variant::Repo {
         fault::size(
             OP,
@@ -91,11 +86,7 @@ pub fn check(
     if bits < MOST_BITS {
         for codes in [queries, keys] {
             if let Some(row) = codes.iter().position(|c| c >> bits != 0) {
-                return Err(BitFault::Tail {
-                    operation: OP,
-                    row,
-                    dim: bits,
-                });
+                return Err(BitFault::Tail { operation: OP, row, dim: bits });
             }
         }
     }
@@ -121,23 +112,9 @@ pub fn attend(
     const OP: &str = "hashed attention";
     let channels = check(queries, keys, bits, v, variant, out)?;
     let positions = nibbles(bits);
-    let Tables {
-        numerators,
-        denominators,
-        contexts,
-    } = tables;
-    fault::size(
-        OP,
-        "the room for numerators",
-        positions * NIBBLE * channels,
-        numerators.len(),
-    )?;
-    fault::size(
-        OP,
-        "the room for denominators",
-        positions * NIBBLE,
-        denominators.len(),
-    )?;
+    let Tables { numerators, denominators, contexts } = tables;
+    fault::size(OP, "the room for numerators", positions * NIBBLE * channels, numerators.len())?;
+    fault::size(OP, "the room for denominators", positions * NIBBLE, denominators.len())?;
     fault::size(OP, "the room for contexts", 4 * channels, contexts.len())?;
     fill(keys, v, channels, numerators);
     combine(bits, channels, variant, numerators, contexts);
@@ -244,9 +221,7 @@ pub fn count(keys: &[u16], bits: usize, denominators: &mut [i32]) {
             histogram[usize::from(code >> (4 * p)) & 15] += 1;
         }
         for (x, s) in table.iter_mut().enumerate() {
-            *s = (0..1usize << width)
-                .map(|y| histogram[y] * nibble_dot(x, y, width))
-                .sum();
+            *s = (0..1usize << width).map(|y| histogram[y] * nibble_dot(x, y, width)).sum();
         }
     }
 }

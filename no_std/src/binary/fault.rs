@@ -68,16 +68,7 @@ pub(crate) fn size(
     expected: usize,
     got: usize,
 ) -> Result<(), BitFault> {
-    if expected == got {
-        Ok(())
-    } else {
-        Err(BitFault::Size {
-            operation,
-            what,
-            expected,
-            got,
-        })
-    }
+    if expected == got { Ok(()) } else { Err(BitFault::Size { operation, what, expected, got }) }
 }
 
 /// Refuses unless `got <= most`.
@@ -87,16 +78,7 @@ pub(crate) fn limit(
     most: usize,
     got: usize,
 ) -> Result<(), BitFault> {
-    if got <= most {
-        Ok(())
-    } else {
-        Err(BitFault::Limit {
-            operation,
-            what,
-            most,
-            got,
-        })
-    }
+    if got <= most { Ok(()) } else { Err(BitFault::Limit { operation, what, most, got }) }
 }
 
 /// Refuses a count of zero.
@@ -105,11 +87,7 @@ pub(crate) fn some(
     what: &'static str,
     got: usize,
 ) -> Result<(), BitFault> {
-    if got == 0 {
-        Err(BitFault::Empty { operation, what })
-    } else {
-        Ok(())
-    }
+    if got == 0 { Err(BitFault::Empty { operation, what }) } else { Ok(()) }
 }
 
 /// Refuses values without a place on the number line.

@@ -25,12 +25,7 @@ pub fn hamming_matrix<W: Word>(
     const OP: &str = "hamming matrix";
     fault::size(OP, "the columns of the keys", queries.dim(), keys.dim())?;
     fault::limit(OP, "the columns", MOST_BYTE_DIM, keys.dim())?;
-    fault::size(
-        OP,
-        "the number of distances",
-        queries.rows() * keys.rows(),
-        out.len(),
-    )?;
+    fault::size(OP, "the number of distances", queries.rows() * keys.rows(), out.len())?;
     if keys.rows() == 0 {
         return Ok(());
     }

@@ -65,19 +65,9 @@ impl<'a> Hash<'a> {
         if let Sigma::Frozen(s) = sigma
             && !(s.is_finite() && s > 0.0)
         {
-            return Err(BitFault::NotFinite {
-                operation: "hash sigma",
-                index: 0,
-            });
+            return Err(BitFault::NotFinite { operation: "hash sigma", index: 0 });
         }
-        Ok(Self {
-            dim,
-            bits,
-            anchors,
-            planes,
-            thresholds,
-            sigma,
-        })
+        Ok(Self { dim, bits, anchors, planes, thresholds, sigma })
     }
 
     /// Values in a token.
@@ -187,18 +177,10 @@ impl<'a> Hash<'a> {
 pub fn thresholds(planes: &[f32], means: &[f32], out: &mut [f32]) -> Result<(), BitFault> {
     const OP: &str = "hash thresholds";
     fault::some(OP, "the set of means", means.len())?;
-    fault::size(
-        OP,
-        "the number of plane values",
-        out.len() * means.len(),
-        planes.len(),
-    )?;
+    fault::size(OP, "the number of plane values", out.len() * means.len(), planes.len())?;
     for (plane, t) in planes.chunks_exact(means.len()).zip(out) {
-        *t = plane
-            .iter()
-            .zip(means)
-            .map(|(&a, &mu)| f64::from(a) * f64::from(mu))
-            .sum::<f64>() as f32;
+        *t = plane.iter().zip(means).map(|(&a, &mu)| f64::from(a) * f64::from(mu)).sum::<f64>()
+            as f32;
     }
     Ok(())
 }
@@ -209,10 +191,8 @@ pub fn thresholds(planes: &[f32], means: &[f32], out: &mut [f32]) -> Result<(), 
 /// [`BitFault::NotFinite`] at the first token with a NaN, an infinity or an overflowing length.
 pub fn normalisers(x: &[f32], dim: usize, norms: &mut [f32]) -> Result<(), BitFault> {
     for (i, (token, r)) in x.chunks_exact(dim).zip(norms).enumerate() {
-        *r = normaliser(squared_norm(token)).ok_or(BitFault::NotFinite {
-            operation: "token norm",
-            index: i * dim,
-        })?;
+        *r = normaliser(squared_norm(token))
+            .ok_or(BitFault::NotFinite { operation: "token norm", index: i * dim })?;
     }
     Ok(())
 }

@@ -21,19 +21,9 @@ impl Affine<'_> {
     /// # Errors
     /// [`BitFault::Size`].
     pub fn check(&self, channels: usize) -> Result<(), BitFault> {
-        fault::size(
-            "binary linear",
-            "the number of scales",
-            channels,
-            self.scale.len(),
-        )?;
+        fault::size("binary linear", "the number of scales", channels, self.scale.len())?;
         if let Some(bias) = self.bias {
-            fault::size(
-                "binary linear",
-                "the number of biases",
-                channels,
-                bias.len(),
-            )?;
+            fault::size("binary linear", "the number of biases", channels, bias.len())?;
         }
         Ok(())
     }
@@ -137,19 +127,12 @@ pub fn binarize_weights<W: Word>(
     const OP: &str = "binarize weights";
     fault::some(OP, "a row", inputs)?;
     fault::some(OP, "the set of channels", scale.len())?;
-    fault::size(
-        OP,
-        "the number of weights",
-        scale.len() * inputs,
-        weights.len(),
-    )?;
+    fault::size(OP, "the number of weights", scale.len() * inputs, weights.len())?;
     let stride = super::word::words_for::<W>(inputs);
     fault::size(OP, "the number of words", scale.len() * stride, out.len())?;
     fault::finite(OP, weights)?;
-    for ((row, words), scale) in weights
-        .chunks_exact(inputs)
-        .zip(out.chunks_exact_mut(stride))
-        .zip(scale)
+    for ((row, words), scale) in
+        weights.chunks_exact(inputs).zip(out.chunks_exact_mut(stride)).zip(scale)
     {
         let count = inputs as f32;
         let mean = row.iter().sum::<f32>() / count;

@@ -33,28 +33,12 @@ impl<'a, W: Word> BitRows<'a, W> {
         const OP: &str = "bit rows";
         fault::some(OP, "a row", dim)?;
         let stride = words_for::<W>(dim);
-        fault::size(
-            OP,
-            "the number of words",
-            rows.saturating_mul(stride),
-            words.len(),
-        )?;
+        fault::size(OP, "the number of words", rows.saturating_mul(stride), words.len())?;
         let tail = !W::low(dim - (stride - 1) * W::BITS);
-        let dirty = words
-            .chunks_exact(stride)
-            .position(|row| row[stride - 1] & tail != W::ZERO);
+        let dirty = words.chunks_exact(stride).position(|row| row[stride - 1] & tail != W::ZERO);
         match dirty {
-            Some(row) => Err(BitFault::Tail {
-                operation: OP,
-                row,
-                dim,
-            }),
-            None => Ok(Self {
-                words,
-                rows,
-                dim,
-                stride,
-            }),
+            Some(row) => Err(BitFault::Tail { operation: OP, row, dim }),
+            None => Ok(Self { words, rows, dim, stride }),
         }
     }
 
@@ -95,12 +79,7 @@ impl<'a, W: Word> BitRows<'a, W> {
     /// [`BitFault::Size`] unless `out` holds `dim · ⌈rows/BITS⌉` words.
     pub fn transpose(&self, out: &mut [W]) -> Result<(), BitFault> {
         let stride = words_for::<W>(self.rows);
-        fault::size(
-            "transpose",
-            "the number of words",
-            self.dim * stride,
-            out.len(),
-        )?;
+        fault::size("transpose", "the number of words", self.dim * stride, out.len())?;
         out.fill(W::ZERO);
         for i in 0..self.rows {
             let (at, bit) = (i / W::BITS, (i % W::BITS) as u32);
@@ -148,12 +127,7 @@ pub fn pack_signs<W: Word>(x: &[f32], dim: usize, out: &mut [W]) -> Result<(), B
 /// # Errors
 /// [`BitFault::Size`] unless `out` holds `rows · dim` values.
 pub fn unpack_signs<W: Word>(bits: BitRows<'_, W>, out: &mut [f32]) -> Result<(), BitFault> {
-    fault::size(
-        "unpack signs",
-        "the number of values",
-        bits.rows() * bits.dim(),
-        out.len(),
-    )?;
+    fault::size("unpack signs", "the number of values", bits.rows() * bits.dim(), out.len())?;
     for (i, values) in out.chunks_exact_mut(bits.dim()).enumerate() {
         for (j, v) in values.iter_mut().enumerate() {
             *v = if bits.get(i, j) { 1.0 } else { -1.0 };

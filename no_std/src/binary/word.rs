@@ -39,11 +39,7 @@ pub trait Word:
 
     /// A word whose `n` lowest bits are set, `n ≤ BITS`.
     fn low(n: usize) -> Self {
-        if n >= Self::BITS {
-            !Self::ZERO
-        } else {
-            !(!Self::ZERO << n as u32)
-        }
+        if n >= Self::BITS { !Self::ZERO } else { !(!Self::ZERO << n as u32) }
     }
 }
 
