@@ -55,10 +55,7 @@ impl Signs {
     /// [`BitFault::Size`] unless the run is a whole number of rows, [`BitFault::Empty`] for `dim = 0`.
     pub fn from_bits(bits: &BitSlice<u64, Lsb0>, dim: usize) -> Result<Self, BitFault> {
         if dim == 0 {
-            return Err(BitFault::Empty {
-                operation: "signs from bits",
-                what: "a row",
-            });
+            return Err(BitFault::Empty { operation: "signs from bits", what: "a row" });
         }
         let rows = bits.len() / dim;
         if rows * dim != bits.len() {
@@ -70,9 +67,7 @@ impl Signs {
             });
         }
         let mut words = vec![0; rows * words_for::<u64>(dim)];
-        for (row, out) in bits
-            .chunks_exact(dim)
-            .zip(words.chunks_exact_mut(words_for::<u64>(dim)))
+        for (row, out) in bits.chunks_exact(dim).zip(words.chunks_exact_mut(words_for::<u64>(dim)))
         {
             for j in row.iter_ones() {
                 out[j / 64] |= 1 << (j % 64);
@@ -100,21 +95,14 @@ impl Signs {
 
     /// The matrix as kernels want it.
     pub fn view(&self) -> BitRows<'_, u64> {
-        BitRows::new(&self.words, self.rows, self.dim)
-            .expect("every constructor checked the words")
+        BitRows::new(&self.words, self.rows, self.dim).expect("every constructor checked the words")
     }
 
     /// The transposed matrix: `dim` rows of `rows` signs.
     pub fn transposed(&self) -> Self {
         let mut words = vec![0; self.dim * words_for::<u64>(self.rows)];
-        self.view()
-            .transpose(&mut words)
-            .expect("the room was computed from the shape");
-        Self {
-            words,
-            rows: self.dim,
-            dim: self.rows,
-        }
+        self.view().transpose(&mut words).expect("the room was computed from the shape");
+        Self { words, rows: self.dim, dim: self.rows }
     }
 
     /// The number of rows.

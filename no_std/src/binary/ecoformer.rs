@@ -98,7 +98,7 @@ pub fn check(
 ///
 /// # Errors
 /// [`BitFault::Size`] where shapes or buffers disagree, [`BitFault::Empty`] without keys or
-/// channels, [`BitFault::Limit`] beyond 16 bits or 508,400 keys, [`BitFault::Tail`] for a code with
+/// channels, [`BitFault::NotFinite`] for values that are not finite, [`BitFault::Limit`] beyond 16 bits or 508,400 keys, [`BitFault::Tail`] for a code with
 /// more bits than `bits`.
 pub fn attend(
     queries: &[u16],
@@ -117,6 +117,7 @@ pub fn attend(
     fault::size(OP, "the room for denominators", positions * NIBBLE, denominators.len())?;
     fault::size(OP, "the room for contexts", 4 * channels, contexts.len())?;
     fill(keys, v, channels, numerators);
+    fault::finite(OP, numerators).map_err(|_| not_finite(v))?;
     combine(bits, channels, variant, numerators, contexts);
     count(keys, bits, denominators);
     let c = bias(bits);
@@ -125,8 +126,8 @@ pub fn attend(
         let code = queries[i];
         let scale = reciprocal(code, base, denominators);
         for (ch, o) in row.iter_mut().enumerate() {
-            let mut sum = 0.0f32;
-            for p in 0..positions {
+            let mut sum = numerators[usize::from(code & 15) * channels + ch];
+            for p in 1..positions {
                 let x = usize::from(code >> (4 * p)) & 15;
                 sum += numerators[(p * NIBBLE + x) * channels + ch];
             }
@@ -149,6 +150,15 @@ pub fn reciprocal(code: u16, base: i32, denominators: &[i32]) -> f32 {
     1.0 / den as f32
 }
 
+/// The first value that spoils the sums, or the first where they overflow.
+pub fn not_finite(v: &[f32]) -> BitFault {
+    const OP: &str = "hashed attention";
+    match fault::finite(OP, v) {
+        Err(fault) => fault,
+        Ok(()) => BitFault::NotFinite { operation: "sums of hashed attention", index: 0 },
+    }
+}
+
 /// Adds each key's value row to its bucket of every nibble.
 fn fill(keys: &[u16], v: &[f32], channels: usize, buckets: &mut [f32]) {
     buckets.fill(0.0);
@@ -164,6 +174,7 @@ fn fill(keys: &[u16], v: &[f32], channels: usize, buckets: &mut [f32]) {
 
 /// Turns bucket sums into answers: T_p[x] = Σ_y (h(x)·h(y))·bucket_p[y]; for [`Variant::Exact`]
 /// c·Σv joins the first nibble's table.
+#[inline(always)]
 pub fn combine(
     bits: usize,
     channels: usize,
@@ -213,6 +224,7 @@ pub fn combine(
 }
 
 /// S_p[x] = Σ_j h(x)·h_p(j): the part of the denominator that each nibble adds.
+#[inline(always)]
 pub fn count(keys: &[u16], bits: usize, denominators: &mut [i32]) {
     for (p, table) in denominators.chunks_exact_mut(NIBBLE).enumerate() {
         let width = nibble_bits(bits, p);

@@ -198,6 +198,7 @@ pub fn normalisers(x: &[f32], dim: usize, norms: &mut [f32]) -> Result<(), BitFa
 }
 
 /// ‖x‖² in sixteen running sums, folded in halves.
+#[inline]
 pub fn squared_norm(x: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 16];
     for chunk in x.chunks(16) {
@@ -209,6 +210,7 @@ pub fn squared_norm(x: &[f32]) -> f32 {
 }
 
 /// The sum of sixteen lanes, halves first.
+#[inline]
 pub fn fold(mut lanes: [f32; 16]) -> f32 {
     for half in [8, 4, 2, 1] {
         for i in 0..half {
@@ -240,6 +242,7 @@ pub fn normaliser(s: f32) -> Option<f32> {
 pub const SUM_BLOCK: usize = 64;
 
 /// Σ_i x_i·r_i, in blocks of [`SUM_BLOCK`] tokens.
+#[inline]
 pub fn sum_of_directions(x: &[f32], norms: &[f32], sum: &mut [f32]) {
     let dim = sum.len();
     for (k, s) in sum.iter_mut().enumerate() {
@@ -257,6 +260,7 @@ pub fn sum_of_directions(x: &[f32], norms: &[f32], sum: &mut [f32]) {
 
 /// The mean squared distance of n tokens to m anchors from Σ x̂: linear in n, without the n × m
 /// matrix. mean ‖x̂ − a‖² = mean ‖x̂‖² + mean ‖a‖² − 2·mean x̂ · mean a.
+#[inline]
 pub fn mean_distance(hash: &Hash<'_>, norms: &[f32], sum: &[f32]) -> f32 {
     let (n, m) = (norms.len() as f64, hash.anchor_count() as f64);
     let lengths = norms.iter().filter(|&&r| r > 0.0).count() as f64 / n;

@@ -22,7 +22,7 @@ mod rows;
 mod word;
 
 pub use bivit::margin;
-pub use fault::BitFault;
+pub use fault::{BitFault, finite};
 pub use hamming::{MOST_BYTE_DIM, hamming, hamming_matrix};
 pub use hash::{Hash, Sigma, exp2_negative};
 pub use linear::{Affine, binarize_weights, linear_bits, linear_signs, signed_sum};
