@@ -76,7 +76,7 @@ pub fn attend_at(
     check(q, k, v, out.len())?;
     let channels = v.dim();
     if level.clamped() == Level::Portable {
-        let v = v.transposed();
+        let v = v.transposed()?;
         let scratch = Scratch {
             distances: &mut vec![0; k.rows()],
             mask: &mut vec![0; words_for::<u64>(k.rows())],

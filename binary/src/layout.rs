@@ -197,7 +197,7 @@ mod tests {
         for (rows, dim) in [(1, 1), (64, 64), (49, 16), (196, 64), (70, 130)] {
             let signs = random(rows, dim);
             let direct = Slices::transposed(signs.view());
-            let formed = Slices::new(signs.transposed().view());
+            let formed = Slices::new(signs.transposed().unwrap().view());
             assert_eq!(direct.lines, formed.lines);
             assert_eq!((direct.rows, direct.dim), (dim, rows));
         }

@@ -6,12 +6,16 @@
 
 pub mod bivit;
 pub mod ecoformer;
+pub mod energy;
+pub mod fit;
 mod layout;
+mod linear;
 mod packed;
 pub mod reference;
 mod simd;
 
 pub use layout::{BLOCK, Line, Planes, Slices};
+pub use linear::BinaryLinear;
 pub use packed::Signs;
 pub use simd::Level;
 pub use undertone_core::binary::{BitFault, BitRows};

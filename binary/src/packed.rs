@@ -99,10 +99,16 @@ impl Signs {
     }
 
     /// The transposed matrix: `dim` rows of `rows` signs.
-    pub fn transposed(&self) -> Self {
+    ///
+    /// # Errors
+    /// [`BitFault::Empty`] without rows: a row of no signs is no row.
+    pub fn transposed(&self) -> Result<Self, BitFault> {
+        if self.rows == 0 {
+            return Err(BitFault::Empty { operation: "transpose", what: "the set of rows" });
+        }
         let mut words = vec![0; self.dim * words_for::<u64>(self.rows)];
-        self.view().transpose(&mut words).expect("the room was computed from the shape");
-        Self { words, rows: self.dim, dim: self.rows }
+        self.view().transpose(&mut words)?;
+        Ok(Self { words, rows: self.dim, dim: self.rows })
     }
 
     /// The number of rows.
