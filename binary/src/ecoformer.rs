@@ -183,6 +183,11 @@ macro_rules! at {
 }
 
 fn normalisers(level: Level, x: &[f32], dim: usize, out: &mut [f32]) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if level == Level::Avx512 {
+        // SAFETY: the level is clamped to what was detected; the caller checked the sizes.
+        return unsafe { crate::simd::hash512::normalisers(x, dim, out) };
+    }
     at!(level, normalisers(x, dim, out))
 }
 
@@ -191,6 +196,11 @@ fn sum_of_directions(level: Level, x: &[f32], inverse: &[f32], sum: &mut [f32], 
 }
 
 fn codes(level: Level, hash: &Layout, x: &[f32], inverse: &[f32], exponent: f32, out: &mut [u16]) {
+    #[cfg(target_arch = "x86_64")]
+    if level == Level::Avx512 {
+        // SAFETY: the level is clamped to what was detected; the caller checked the sizes.
+        return unsafe { crate::simd::hash512::codes(hash, x, inverse, exponent, out) };
+    }
     at!(level, codes(hash, x, inverse, exponent, out));
 }
 

@@ -22,8 +22,8 @@ pub struct Float {
 impl Float {
     /// One head of `n` tokens and width `d`.
     pub fn new(n: usize, d: usize) -> Self {
-        // Blocks of 64 queries as long as their scores fit half the second-level cache.
-        let rows = (131_072 / n).clamp(16, 64).min(n);
+        // Blocks of queries whose scores fit the second-level cache beside K and V.
+        let rows = (196_608 / n).clamp(32, 256).min(n);
         Self { n, d, rows, scores: vec![0.0; rows * n], sums: vec![0.0; rows] }
     }
 

@@ -74,7 +74,7 @@ pub(crate) unsafe fn hamming_rows(
 ///
 /// # Safety
 /// Needs AVX2.
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,popcnt")]
 pub(crate) unsafe fn within(distances: &[Line], most: u8, tail: u64, mask: &mut [u64]) -> u32 {
     let most = _mm256_set1_epi8(most as i8);
     let last = mask.len() - 1;

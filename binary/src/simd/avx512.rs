@@ -147,7 +147,7 @@ pub(crate) unsafe fn hamming_rows(
 /// # Safety
 /// Needs AVX-512 F, BW.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
+#[target_feature(enable = "avx512f,avx512bw,popcnt")]
 pub(crate) unsafe fn within(distances: &[Line], most: u8, tail: u64, mask: &mut [u64]) -> u32 {
     let most = _mm512_set1_epi8(most as i8);
     let last = mask.len() - 1;

@@ -7,6 +7,8 @@
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod hash512;
 pub(crate) mod lanes;
 
 use std::sync::OnceLock;
@@ -30,6 +32,9 @@ impl Level {
         *BEST.get_or_init(|| {
             #[cfg(target_arch = "x86_64")]
             {
+                if !is_x86_feature_detected!("popcnt") {
+                    return Self::Portable;
+                }
                 if is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512dq")
