@@ -257,8 +257,8 @@ pub fn attend_at(
     }
     portable::count(keys, bits, &mut denominators);
     let base = portable::bias(bits) * keys.len() as i32;
-    let inverse: Vec<f32> =
-        queries.iter().map(|&c| portable::reciprocal(c, base, &denominators)).collect();
+    let mut inverse = vec![0.0; queries.len()];
+    reciprocals(level, queries, base, &denominators, &mut inverse);
     let pass =
         |v, stride, at| Pass { queries, keys, bits, variant, v, stride, at, inverse: &inverse };
     let mut tables = vec![Floats([0.0; LANES]); positions * NIBBLE * 4];
@@ -277,6 +277,19 @@ pub fn attend_at(
         at += width;
     }
     Ok(())
+}
+
+fn reciprocals(level: Level, codes: &[u16], base: i32, tables: &[i32], out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if level == Level::Avx512 {
+        let (tables, _) = tables.as_chunks::<NIBBLE>();
+        // SAFETY: the level is clamped to what was detected; a code has at most four nibbles.
+        return unsafe { crate::simd::hash512::reciprocals(codes, base, tables, out) };
+    }
+    let _ = level;
+    for (code, o) in codes.iter().zip(out) {
+        *o = portable::reciprocal(*code, base, tables);
+    }
 }
 
 /// The last `left` < 16 columns, widened with zeros.

@@ -1,4 +1,5 @@
-//! EcoFormer's hash in AVX-512: 32 anchors a pass, eight tokens at once.
+//! EcoFormer's hash in AVX-512, 32 anchors a pass, eight tokens at once; and the denominators of its
+//! attention.
 //!
 //! The lanes are anchors, so each dot product is summed in the order of the portable form;
 //! products are not fused with sums.
@@ -156,4 +157,32 @@ fn fold(x: __m512) -> f32 {
     let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
     let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+}
+
+/// 1/(base + Σ_p table_p[nibble p]) of every code: a table of sixteen integers is one register.
+///
+/// # Safety
+/// Needs AVX-512 F, BW, VL; at most four tables.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(crate) unsafe fn reciprocals(codes: &[u16], base: i32, tables: &[[i32; 16]], out: &mut [f32]) {
+    let mut registers = [_mm512_setzero_si512(); 4];
+    for (register, table) in registers.iter_mut().zip(tables) {
+        // SAFETY: sixteen integers are 64 bytes.
+        *register = unsafe { _mm512_loadu_si512(table.as_ptr().cast()) };
+    }
+    for (codes, out) in codes.chunks(16).zip(out.chunks_mut(16)) {
+        let lanes = (0xffffu32 >> (16 - codes.len())) as u16;
+        // SAFETY: only the lanes of `codes` are read.
+        let codes = unsafe { _mm256_maskz_loadu_epi16(lanes, codes.as_ptr().cast()) };
+        let mut nibbles = _mm512_cvtepu16_epi32(codes);
+        let mut sum = _mm512_set1_epi32(base);
+        for table in registers {
+            // The permutation reads the lowest four bits of each lane.
+            sum = _mm512_add_epi32(sum, _mm512_permutexvar_epi32(nibbles, table));
+            nibbles = _mm512_srli_epi32::<4>(nibbles);
+        }
+        let inverse = _mm512_div_ps(_mm512_set1_ps(1.0), _mm512_cvtepi32_ps(sum));
+        // SAFETY: only lanes that `out` has are written.
+        unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), lanes, inverse) };
+    }
 }

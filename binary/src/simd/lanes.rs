@@ -202,7 +202,7 @@ fn attend_nibbles<const C: usize, const P: usize>(
     {
         let (rows, _) = tables.as_chunks_mut::<C>();
         for (code, row) in keys.iter().zip(v.chunks_exact(stride)) {
-            let Some(row) = row[at..].first_chunk::<C>() else { return false };
+            let Some(&row) = row[at..].first_chunk::<C>() else { return false };
             for p in 0..P {
                 let bucket = &mut rows[p * NIBBLE + (usize::from(code >> (4 * p)) & 15)];
                 for l in 0..C {

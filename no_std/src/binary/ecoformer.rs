@@ -226,12 +226,16 @@ pub fn combine(
 /// S_p[x] = Σ_j h(x)·h_p(j): the part of the denominator that each nibble adds.
 #[inline(always)]
 pub fn count(keys: &[u16], bits: usize, denominators: &mut [i32]) {
-    for (p, table) in denominators.chunks_exact_mut(NIBBLE).enumerate() {
-        let width = nibble_bits(bits, p);
-        let mut histogram = [0i32; NIBBLE];
-        for code in keys {
+    let mut histograms = [[0i32; NIBBLE]; nibbles(MOST_BITS)];
+    for code in keys {
+        for (p, histogram) in histograms.iter_mut().enumerate() {
             histogram[usize::from(code >> (4 * p)) & 15] += 1;
         }
+    }
+    for (p, (table, histogram)) in
+        denominators.chunks_exact_mut(NIBBLE).zip(&histograms).enumerate()
+    {
+        let width = nibble_bits(bits, p);
         for (x, s) in table.iter_mut().enumerate() {
             *s = (0..1usize << width).map(|y| histogram[y] * nibble_dot(x, y, width)).sum();
         }
