@@ -2,7 +2,7 @@
 
 use crate::attention::{Context, Heads, Kind};
 use crate::{Approximate, Multiply};
-use crate::{Axis, Bound, Domains, Fault, Function, Made, Mask, Menu, Num, Role, Site, World};
+use crate::{Axis, Domains, Fault, Function, Made, Mask, Menu, Num, Role, Site, World};
 
 /// Groups of equal heads that one layer may have.
 pub const MAX_GROUPS: usize = 8;
@@ -145,8 +145,8 @@ impl<W: Multiply + Approximate, L: AsRef<[Layer<W>]>> Encoder<W, L> {
         }
         for (number, layer) in self.layers.as_ref().iter().enumerate() {
             let number = number as u16;
-            let [next] = w.scope(|w| Ok([layer.run::<M>(w, x, number, mask, domains)?]))?;
-            x = next;
+            let [next] = w.scope(|w| Ok([layer.run::<M>(w, &x, number, mask, domains)?]))?;
+            x = w.replace(x, next)?;
         }
         w.phase("head");
         if let Some(norm) = &self.final_norm {
@@ -166,7 +166,7 @@ impl<W: Multiply + Approximate, L: AsRef<[Layer<W>]>> Encoder<W, L> {
                     }
                     .into());
                 }
-                let sum = w.sum(&x, Axis::Rows, Bound { range: None, ..on })?;
+                let sum = w.sum(&x, Axis::Rows, on.inner())?;
                 w.scale(sum, Num::int(n as i64).inverse(), on)?
             }
         };
@@ -185,7 +185,7 @@ impl<W: Multiply + Approximate> Layer<W> {
     pub fn run<M: Menu<W>>(
         &self,
         w: &mut W,
-        x: W::Secret,
+        x: &W::Secret,
         number: u16,
         mask: &Mask<'_>,
         domains: &dyn Domains,
@@ -195,9 +195,9 @@ impl<W: Multiply + Approximate> Layer<W> {
             NormPosition::Pre => {
                 let [x] = w.scope(|w| {
                     w.phase("attention");
-                    let normed = self.norm::<M>(w, &self.norm1, &x, number, domains, true)?;
+                    let normed = self.norm::<M>(w, &self.norm1, x, number, domains, true)?;
                     let attended = self.attend::<M>(w, &normed, number, mask, domains)?;
-                    Ok([w.add(attended, &x, bound(Role::Residual1))?])
+                    Ok([w.add(attended, x, bound(Role::Residual1))?])
                 })?;
                 w.phase("mlp");
                 let normed = self.norm::<M>(w, &self.norm2, &x, number, domains, false)?;
@@ -207,8 +207,8 @@ impl<W: Multiply + Approximate> Layer<W> {
             NormPosition::Post => {
                 let [x] = w.scope(|w| {
                     w.phase("attention");
-                    let attended = self.attend::<M>(w, &x, number, mask, domains)?;
-                    let sum = w.add(attended, &x, bound(Role::Residual1))?;
+                    let attended = self.attend::<M>(w, x, number, mask, domains)?;
+                    let sum = w.add(attended, x, bound(Role::Residual1))?;
                     Ok([self.norm::<M>(w, &self.norm1, &sum, number, domains, true)?])
                 })?;
                 w.phase("mlp");

@@ -103,6 +103,9 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Nothing counted.
+    pub const NONE: Self = Self { table: [[0; Width::ALL.len()]; Op::ALL.len()] };
+
     /// Counts `n` operations.
     pub const fn add(&mut self, op: Op, width: Width, n: u64) {
         let cell = &mut self.table[op as usize][width as usize];

@@ -11,6 +11,7 @@ pub mod binary;
 pub mod check;
 pub mod encoder;
 mod fault;
+pub mod fixed;
 mod ledger;
 mod menu;
 mod num;

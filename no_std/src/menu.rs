@@ -87,8 +87,8 @@ impl<W: Multiply + Approximate> Menu<W> for Poly {
             Activation::Quadratic { a, b } => {
                 // a·x² + b·x = (a·x + b)·x: one product of secrets.
                 let scaled = w.copy(&x)?;
-                let scaled = w.mul_public(scaled, a, on)?;
-                let inner = w.add_public(scaled, b, on)?;
+                let scaled = w.mul_public(scaled, a, on.inner())?;
+                let inner = w.add_public(scaled, b, on.inner())?;
                 w.mul(inner, &x, on)
             }
             Activation::Relu => Err(Fault::Unsupported(Unsupported {
@@ -132,7 +132,7 @@ impl<W: Multiply + Approximate + Compare> Menu<W> for Full {
         on: Bound,
     ) -> Made<W> {
         match activation {
-            Activation::Relu => w.relu(x),
+            Activation::Relu => w.relu(x, on),
             _ => Poly::activate(w, activation, x, domain, on),
         }
     }
@@ -158,14 +158,14 @@ fn norm_rows<W: Multiply + Approximate>(
     match norm {
         Norm::Affine { gain, bias } => {
             let y = w.copy(x)?;
-            let y = w.mul_public(y, gain, on)?;
+            let y = w.mul_public(y, gain, on.inner())?;
             w.add_public(y, bias, on)
         }
         Norm::Layer { gain, bias, eps } => {
             let cols = w.shape(x).cols;
             let inverse = Num::int(cols as i64).inverse();
             // |mean| ≤ the greatest magnitude of x, whose format the world knows.
-            let like_x = Bound { range: None, ..variance };
+            let like_x = variance.inner();
             let total = w.sum(x, Axis::Cols, like_x)?;
             let mean = w.scale(total, inverse, like_x)?;
             let centred = w.copy(x)?;
@@ -174,10 +174,11 @@ fn norm_rows<W: Multiply + Approximate>(
             let square = w.square(square, like_x)?;
             let total = w.sum(&square, Axis::Cols, like_x)?;
             let var = w.scale(total, inverse, variance)?;
-            let var = w.offset(var, *eps)?;
-            let root = w.map(var, Function::Rsqrt, variance, rsqrt_bound(variance))?;
-            let y = w.mul(centred, &root, on)?;
-            let y = w.mul_public(y, gain, on)?;
+            let domain = variance.offset(*eps);
+            let var = w.offset(var, *eps, domain.inner_range(domain.range))?;
+            let root = w.map(var, Function::Rsqrt, domain, rsqrt_bound(domain))?;
+            let y = w.mul(centred, &root, on.inner())?;
+            let y = w.mul_public(y, gain, on.inner())?;
             w.add_public(y, bias, on)
         }
     }
@@ -190,5 +191,5 @@ fn rsqrt_bound(of: Bound) -> Bound {
         let e = r.lo.ceil_log2() - 1;
         Range::new(Num::ZERO, Num::new(1, (1 - e).div_euclid(2) + 1))
     });
-    Bound { range, ..of }
+    of.inner_range(range)
 }

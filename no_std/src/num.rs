@@ -106,6 +106,28 @@ impl Num {
         }
     }
 
+    /// The sum: exact where 62 bits hold it, rounded down where they do not.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        let (mut a, mut b) = (self, other);
+        if a.mantissa == 0 {
+            return b;
+        }
+        if b.mantissa == 0 {
+            return a;
+        }
+        if a.exponent < b.exponent {
+            (a, b) = (b, a);
+        }
+        // `a` has the greater exponent: shift it left as far as it goes, then `b` right.
+        let room = a.mantissa.unsigned_abs().leading_zeros() as i16 - 2;
+        let gap = a.exponent.saturating_sub(b.exponent);
+        let left = if gap < room { gap } else { room };
+        let right = gap - left;
+        let small = if right > 63 { b.mantissa >> 63 } else { b.mantissa >> right };
+        Self::new((a.mantissa << left) + small, a.exponent - left)
+    }
+
     /// 1/self to 31 significant bits or more, rounded towards zero; zero for zero. Integer
     /// arithmetic only.
     #[must_use]
@@ -119,12 +141,13 @@ impl Num {
         Self::new((1i64 << 62) / short, -62 - drop - self.exponent)
     }
 
-    /// The smallest `e` with `|self| ≤ 2^e`; `i16::MIN` for zero.
+    /// The smallest `e` with `|self| ≤ 2^e`; −4096 for zero, below any number of interest and far
+    /// enough from overflow.
     #[must_use]
     pub const fn ceil_log2(self) -> i16 {
         let magnitude = self.mantissa.unsigned_abs();
         if magnitude == 0 {
-            return i16::MIN;
+            return -4096;
         }
         let floor = 63 - magnitude.leading_zeros() as i16;
         self.exponent + if magnitude.is_power_of_two() { floor } else { floor + 1 }
@@ -187,6 +210,18 @@ mod tests {
         assert_eq!(Num::of(1e300).to_fixed(10), i64::MAX);
         assert_eq!(Num::of(-1e300).to_fixed(10), i64::MIN);
         assert_eq!(Num::of(1e-300).to_fixed(10), 0);
+    }
+
+    #[test]
+    fn sums_and_inverses() {
+        for (a, b) in [(1.5, 2.25), (1e-3, 13.0), (-4.0, 4.0), (1e12, 1e-12), (0.0, 3.0)] {
+            let sum = Num::of(a).plus(Num::of(b)).to_f64();
+            assert!((sum - (a + b)).abs() <= 1e-9 * (a + b).abs(), "{a} + {b} = {sum}");
+        }
+        for x in [3.0, 49.0, 1e-5, 0.75, -7.0, 123456.789] {
+            let inverse = Num::of(x).inverse().to_f64();
+            assert!((inverse * x - 1.0).abs() < 1e-9, "1/{x} = {inverse}");
+        }
     }
 
     #[test]

@@ -55,10 +55,12 @@ pub enum Role {
     Pooled,
     /// The classifier's output.
     Logits,
+    /// A value inside an operator. Not calibrated: worlds derive its range from its operands.
+    Inner,
 }
 
 impl Role {
-    /// All roles in order of their number.
+    /// All calibrated roles, in order of their number.
     pub const ALL: [Self; 24] = [
         Self::Input,
         Self::Embedding,
@@ -114,6 +116,7 @@ impl Role {
             Self::FinalVariance => "final_variance",
             Self::Pooled => "pooled",
             Self::Logits => "logits",
+            Self::Inner => "inner",
         }
     }
 }
@@ -202,6 +205,28 @@ impl Bound {
     #[must_use]
     pub const fn unknown(site: Site) -> Self {
         Self { site, range: None }
+    }
+
+    /// A value inside the operator that this bound belongs to, of unknown range.
+    #[must_use]
+    pub const fn inner(self) -> Self {
+        Self::unknown(self.site.role(Role::Inner))
+    }
+
+    /// A value inside the operator that this bound belongs to, of known range.
+    #[must_use]
+    pub const fn inner_range(self, range: Option<Range>) -> Self {
+        Self { site: self.site.role(Role::Inner), range }
+    }
+
+    /// The bound after a public number has been added.
+    #[must_use]
+    pub const fn offset(self, by: Num) -> Self {
+        let range = match self.range {
+            Some(r) => Some(Range::new(r.lo.plus(by), r.hi.plus(by))),
+            None => None,
+        };
+        Self { range, ..self }
     }
 
     /// A known bound.

@@ -220,8 +220,8 @@ impl<S: Sink + Send> World for Trace<S> {
         self.one(Step::Scale(k), &a, a.shape, Some(on))
     }
 
-    fn offset(&mut self, a: Handle, k: Num) -> Made<Self> {
-        self.one(Step::Offset(k), &a, a.shape, None)
+    fn offset(&mut self, a: Handle, k: Num, on: Bound) -> Made<Self> {
+        self.one(Step::Offset(k), &a, a.shape, Some(on))
     }
 
     fn add_public(&mut self, a: Handle, p: &Operand, on: Bound) -> Made<Self> {
@@ -316,8 +316,8 @@ impl<S: Sink + Send> Approximate for Trace<S> {
 }
 
 impl<S: Sink + Send> Compare for Trace<S> {
-    fn relu(&mut self, a: Handle) -> Made<Self> {
-        self.one(Step::Relu, &a, a.shape, None)
+    fn relu(&mut self, a: Handle, on: Bound) -> Made<Self> {
+        self.one(Step::Relu, &a, a.shape, Some(on))
     }
 
     fn max(&mut self, a: &Handle) -> Made<Self> {
@@ -414,7 +414,7 @@ mod tests {
         ];
         let layer = layer(&mut w, 32, &groups);
         let x = w.input(Shape::new(1, 9, 32)).unwrap();
-        let y = layer.run::<Full>(&mut w, x, 0, &Mask::NONE, &Uncalibrated).unwrap();
+        let y = layer.run::<Full>(&mut w, &x, 0, &Mask::NONE, &Uncalibrated).unwrap();
         assert_eq!(w.shape(&y), Shape::new(1, 9, 32));
         // The four kinds do not wait for each other: the path is far shorter than the graph.
         assert!(u64::from(y.depth) * 2 < w.sink.len() as u64, "{} of {}", y.depth, w.sink.len());
@@ -427,7 +427,7 @@ mod tests {
         let mut w = Small::new(heapless::Vec::new());
         let layer = layer(&mut w, 32, &[Group { heads: 4, kind: Kind::Softmax }]);
         let x = w.input(Shape::new(1, 9, 32)).unwrap();
-        layer.run::<Operators>(&mut w, x, 0, &Mask::NONE, &Uncalibrated).unwrap();
+        layer.run::<Operators>(&mut w, &x, 0, &Mask::NONE, &Uncalibrated).unwrap();
         let calls = w.sink.iter().filter(|n| matches!(n.step, Step::Attend(_))).count();
         let norms = w.sink.iter().filter(|n| n.step == Step::Normalise(true)).count();
         assert_eq!((calls, norms), (1, 2));

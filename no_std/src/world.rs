@@ -50,7 +50,7 @@ pub trait World: Sized + Send {
     fn scale(&mut self, a: Self::Secret, k: Num, on: Bound) -> Made<Self>;
 
     /// `a + k` for a public number.
-    fn offset(&mut self, a: Self::Secret, k: Num) -> Made<Self>;
+    fn offset(&mut self, a: Self::Secret, k: Num, on: Bound) -> Made<Self>;
 
     /// `a + p`, where `p` may broadcast.
     fn add_public(&mut self, a: Self::Secret, p: &Self::Public, on: Bound) -> Made<Self>;
@@ -134,6 +134,13 @@ pub trait World: Sized + Send {
         f(self)
     }
 
+    /// `new`, where `old` is not needed any more: worlds with an arena move it into the place of
+    /// `old`.
+    fn replace(&mut self, old: Self::Secret, new: Self::Secret) -> Made<Self> {
+        drop(old);
+        Ok(new)
+    }
+
     /// Names the phase that follows in the world's report. Phases nest by prefix; the default
     /// forgets them.
     fn phase(&mut self, name: &'static str) {
@@ -200,7 +207,7 @@ pub trait Approximate: World {
 /// Comparisons of secrets.
 pub trait Compare: World {
     /// `max(a, 0)` elementwise.
-    fn relu(&mut self, a: Self::Secret) -> Made<Self>;
+    fn relu(&mut self, a: Self::Secret, on: Bound) -> Made<Self>;
 
     /// The maximum of each row: (b, n, m) → (b, n, 1).
     fn max(&mut self, a: &Self::Secret) -> Made<Self>;

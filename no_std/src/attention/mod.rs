@@ -99,7 +99,7 @@ fn inverse_bound(of: Bound) -> Bound {
         .range
         .filter(|r| !r.lo.is_negative() && !r.lo.is_zero())
         .map(|r| crate::Range::new(r.hi.inverse(), r.lo.inverse()));
-    Bound { range, ..of }
+    of.inner_range(range)
 }
 
 /// Checks that Q, K and V go together and that the mask fits.

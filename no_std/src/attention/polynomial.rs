@@ -35,12 +35,14 @@ pub fn power<W: Multiply + Approximate>(
     let weights = raise(w, s, p, at.bound(Role::Scores), at.bound(Role::Weights))?;
     if let Variant::LengthAgnostic { .. } = variant {
         let weights = w.mask(weights, &at.mask, Num::ZERO)?;
-        let (num, den) = sums(w, &weights, &x.v, at)?;
-        let num = w.divide_by_count(num, &at.mask, keys, at.bound(Role::Numerator))?;
         let den_bound = at.bound(Role::Denominator);
+        let num_bound = at.bound(Role::Numerator);
+        let (num, den) = sums(w, &weights, &x.v, num_bound.inner(), den_bound.inner())?;
+        let num = w.divide_by_count(num, &at.mask, keys, num_bound)?;
         let den = w.divide_by_count(den, &at.mask, keys, den_bound)?;
-        let den = w.offset(den, eps)?;
-        Ok(Attended { num, den: Denominator::Secret(den, den_bound) })
+        let domain = den_bound.offset(eps);
+        let den = w.offset(den, eps, domain.inner_range(domain.range))?;
+        Ok(Attended { num, den: Denominator::Secret(den, domain) })
     } else {
         over_row_sum(w, weights, &x.v, eps, at)
     }
@@ -63,21 +65,19 @@ pub fn power_stable<W: Multiply + Approximate + Compare>(
     let s = scores(w, &x, at)?;
     let s = w.mask(s, &at.mask, Num::ZERO)?;
     let plus = w.copy(&s)?;
-    let plus = w.relu(plus)?;
+    let plus = w.relu(plus, bound.inner())?;
     let minus = w.copy(&s)?;
-    let minus = w.scale(minus, Num::int(-1), bound)?;
-    let minus = w.relu(minus)?;
+    let minus = w.scale(minus, Num::int(-1), bound.inner())?;
+    let minus = w.relu(minus, bound.inner())?;
     // |s| = max(s, 0) + max(−s, 0)
-    let magnitude = w.add(plus, &minus, bound)?;
+    let magnitude = w.add(plus, &minus, bound.inner())?;
     let norm = w.max(&magnitude)?;
-    let norm = w.offset(norm, delta)?;
-    let norm_bound = Bound {
-        range: bound.range.map(|r| Range::new(delta, Num::new(1, r.ceil_log2()))),
-        ..bound
-    };
+
+    let range = |r: Range| Range::new(delta, Num::new(1, r.ceil_log2()).plus(delta));
+    let norm_bound = bound.inner_range(bound.range.map(range));
     let inverse =
         w.map(norm, Function::Reciprocal, norm_bound, super::inverse_bound(norm_bound))?;
-    let unit = Bound { range: Some(Range::new(Num::int(-1), Num::ONE)), ..bound };
+    let unit = bound.inner_range(Some(Range::new(Num::int(-1), Num::ONE)));
     let s = w.mul(s, &inverse, unit)?;
     let weights = raise(w, s, p, unit, at.bound(Role::Weights))?;
     over_row_sum(w, weights, &x.v, Num::ZERO, at)
@@ -94,7 +94,7 @@ pub fn relu_softmax<W: Multiply + Approximate + Compare>(
     at: &Context<'_>,
 ) -> Result<Attended<W>, W::Error> {
     let s = scores(w, &x, at)?;
-    let weights = w.relu(s)?;
+    let weights = w.relu(s, at.bound(Role::Weights))?;
     over_row_sum(w, weights, &x.v, eps, at)
 }
 
@@ -110,7 +110,8 @@ pub fn two_quad<W: Multiply + Approximate>(
     at: &Context<'_>,
 ) -> Result<Attended<W>, W::Error> {
     let s = scores(w, &x, at)?;
-    let s = if c.is_zero() { s } else { w.offset(s, c)? };
+    let shifted = at.bound(Role::Scores).offset(c);
+    let s = if c.is_zero() { s } else { w.offset(s, c, shifted.inner_range(shifted.range))? };
     let weights = w.square(s, at.bound(Role::Weights))?;
     over_row_sum(w, weights, &x.v, eps, at)
 }
@@ -126,7 +127,7 @@ pub fn relu_squared<W: Multiply + Compare>(
 ) -> Result<Attended<W>, W::Error> {
     let s = scores(w, &x, at)?;
     let keys = w.shape(&s).cols;
-    let s = w.relu(s)?;
+    let s = w.relu(s, at.bound(Role::Scores).inner())?;
     let weights = w.square(s, at.bound(Role::Weights))?;
     let weights = w.mask(weights, &at.mask, Num::ZERO)?;
     let num = w.matmul(&weights, &x.v, Form::Nn, at.bound(Role::Numerator))?;
@@ -148,30 +149,34 @@ fn over_row_sum<W: Multiply>(
 ) -> Result<Attended<W>, W::Error> {
     let weights =
         if at.mask == Mask::NONE { weights } else { w.mask(weights, &at.mask, Num::ZERO)? };
-    let (num, den) = sums(w, &weights, v, at)?;
-    let den = if eps.is_zero() { den } else { w.offset(den, eps)? };
-    Ok(Attended { num, den: Denominator::Secret(den, at.bound(Role::Denominator)) })
+    let den_bound = at.bound(Role::Denominator);
+    let (num, den) = sums(w, &weights, v, at.bound(Role::Numerator), den_bound)?;
+    let domain = den_bound.offset(eps);
+    let den =
+        if eps.is_zero() { den } else { w.offset(den, eps, domain.inner_range(domain.range))? };
+    Ok(Attended { num, den: Denominator::Secret(den, domain) })
 }
 
 fn sums<W: Multiply>(
     w: &mut W,
     weights: &W::Secret,
     v: &W::Secret,
-    at: &Context<'_>,
+    num: Bound,
+    den: Bound,
 ) -> Result<(W::Secret, W::Secret), W::Error> {
     w.join(
-        |w| w.matmul(weights, v, Form::Nn, at.bound(Role::Numerator)),
-        |w: &mut W| World::sum(w, weights, Axis::Cols, at.bound(Role::Denominator)),
+        |w| w.matmul(weights, v, Form::Nn, num),
+        |w: &mut W| World::sum(w, weights, Axis::Cols, den),
     )
 }
 
 /// sᵖ for an even p by squarings and at most one product a bit of p/2.
 fn raise<W: Multiply>(w: &mut W, s: W::Secret, p: u8, domain: Bound, on: Bound) -> Made<W> {
-    let power_bound = |e: u8| Bound {
-        range: domain
-            .range
-            .map(|r| Range::new(Num::ZERO, Num::new(1, r.ceil_log2() * i16::from(e)))),
-        ..domain
+    let power_bound = |e: u8| {
+        let range = |r: Range| {
+            Range::new(Num::ZERO, Num::new(1, r.ceil_log2().saturating_mul(i16::from(e))))
+        };
+        domain.inner_range(domain.range.map(range))
     };
     let bound = |e: u8| if e == p { on } else { power_bound(e) };
     let half = p / 2;

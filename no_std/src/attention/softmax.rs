@@ -41,5 +41,5 @@ fn shifted_bound(scores: Bound) -> Bound {
         let width = if r.ceil_log2() < 4 { r.ceil_log2() + 1 } else { 5 };
         Range::new(Num::new(-1, width), Num::ZERO)
     });
-    Bound { range, ..scores }
+    scores.inner_range(range)
 }
