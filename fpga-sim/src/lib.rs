@@ -1,1 +1,13 @@
-//! See the crate description.
+//! A cycle-level simulator of transformer dataflow on FPGAs.
+//!
+//! A workload becomes dataflow graphs ([`graph`]) whose times are found in
+//! three ways that agree exactly: closed forms ([`closed`]), a timestamp
+//! engine ([`timestamp`]) and a stepped engine ([`stepped`]).
+
+pub mod engine;
+mod error;
+pub mod graph;
+pub mod stepped;
+pub mod timestamp;
+
+pub use error::{Error, Result};
