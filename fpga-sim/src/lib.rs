@@ -4,10 +4,14 @@
 //! three ways that agree exactly: closed forms ([`closed`]), a timestamp
 //! engine ([`timestamp`]) and a stepped engine ([`stepped`]).
 
+pub mod arch;
+pub mod closed;
 pub mod engine;
 mod error;
 pub mod graph;
+pub mod mapping;
 pub mod stepped;
 pub mod timestamp;
+pub mod workload;
 
 pub use error::{Error, Result};
