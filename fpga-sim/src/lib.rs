@@ -6,10 +6,13 @@
 
 pub mod arch;
 pub mod closed;
+pub mod energy;
 pub mod engine;
 mod error;
 pub mod graph;
 pub mod mapping;
+pub mod resources;
+pub mod simulate;
 pub mod stepped;
 pub mod timestamp;
 pub mod workload;

@@ -134,7 +134,7 @@ pub fn ideal_cycles(arch: &Arch, step: &Step) -> Result<u64> {
 /// Weight loads of an operator in beats, in order; what ping-pong would hide.
 pub fn loads(arch: &Arch, operator: &Operator) -> Vec<u64> {
     match operator {
-        Operator::Linear { inputs, outputs, .. } => vec![weight_beats(arch, *inputs, *outputs)],
+        Operator::Linear { inputs, outputs, resident: false, .. } => vec![weight_beats(arch, *inputs, *outputs)],
         Operator::Experts { queues, dim, hidden, .. } => queues
             .iter()
             .filter(|q| **q > 0)

@@ -42,6 +42,9 @@ pub enum Operator {
         outputs: u64,
         /// Whether the result passes the GELU unit.
         gelu: bool,
+        /// Whether the weights stay on chip from one image to the next.
+        #[serde(default)]
+        resident: bool,
     },
     /// QKᵀ of all heads, with the statistics that the weighting needs.
     Scores {
@@ -199,9 +202,13 @@ impl Encoder {
         let Self { tokens, dim, heads, weighting, .. } = *self;
         let mut steps = Vec::new();
         let mut push = |name: String, operator| steps.push(Step { name, operator });
-        let linear = |tokens, inputs, outputs, gelu| Operator::Linear { tokens, inputs, outputs, gelu };
+        let linear = |tokens, inputs, outputs, gelu| Operator::Linear { tokens, inputs, outputs, gelu, resident: false };
         if self.patch.1 > 0 {
-            push("patches".into(), linear(self.patch.1, self.patch.0, dim, false));
+            let (words, patches) = self.patch;
+            push(
+                "patches".into(),
+                Operator::Linear { tokens: patches, inputs: words, outputs: dim, gelu: false, resident: true },
+            );
         }
         for layer in 0..self.layers {
             push(format!("{layer}.norm1"), Operator::Norm { tokens, dim });
@@ -355,7 +362,7 @@ impl Workload {
                 .map(|f| f.parse::<u64>().map_err(|_| fail(line, format!("`{f}` is not a whole number"))))
                 .collect::<Result<Vec<u64>>>()?;
             let operator = match dims[..] {
-                [m, n, k] => Operator::Linear { tokens: m, inputs: k, outputs: n, gelu: false },
+                [m, n, k] => Operator::Linear { tokens: m, inputs: k, outputs: n, gelu: false, resident: false },
                 [h, w, fh, fw, channels, filters, stride] => {
                     if stride == 0 || fh > h || fw > w || fh == 0 || fw == 0 {
                         return Err(fail(line, "a filter must fit its input and stride must be at least 1".into()));
@@ -366,6 +373,7 @@ impl Workload {
                         inputs: fh.saturating_mul(fw).saturating_mul(channels),
                         outputs: filters,
                         gelu: false,
+                        resident: false,
                     }
                 }
                 _ => {

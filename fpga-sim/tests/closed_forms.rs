@@ -66,6 +66,7 @@ fn linear_and_scores() {
             inputs: rng.random_range(1..100),
             outputs: rng.random_range(1..100),
             gelu: false,
+            resident: false,
         };
         let heads = rng.random_range(1..=3);
         let sco = Operator::Scores {
@@ -150,7 +151,7 @@ fn shape_forms_of_the_systolic_array_are_scale_sims() {
     for (m, n, k, cycles) in
         [(129, 192, 192, 25_199), (129, 768, 192, 100_799), (129, 192, 768, 100_799), (16, 384, 192, 17_855)]
     {
-        let operator = Operator::Linear { tokens: m, inputs: k, outputs: n, gelu: false };
+        let operator = Operator::Linear { tokens: m, inputs: k, outputs: n, gelu: false, resident: false };
         let step = Step { name: "row".into(), operator };
         let run = timestamp::run(&mapping::graph(&arch, &step).unwrap()).unwrap();
         // SCALE-Sim prints the index of the last cycle.
