@@ -266,9 +266,14 @@ impl Arch {
         let bad = |key: &str, found: &dyn core::fmt::Display, reason| {
             Err(Error::Value { key: key.into(), line: None, found: found.to_string(), reason })
         };
-        let (l, a, s, v, m) = (&self.linear, &self.attention, &self.softmax, &self.vector, &self.memory);
+        let (l, a, s, v, m) =
+            (&self.linear, &self.attention, &self.softmax, &self.vector, &self.memory);
         if !(self.clock_mhz.is_finite() && self.clock_mhz > 0.0 && self.clock_mhz <= 10_000.0) {
-            return bad("clock_mhz", &self.clock_mhz, "a clock lies above 0 and at most at 10000 MHz");
+            return bad(
+                "clock_mhz",
+                &self.clock_mhz,
+                "a clock lies above 0 and at most at 10000 MHz",
+            );
         }
         for (key, value, most) in [
             ("linear.rows", l.rows, 1 << 12),
@@ -325,18 +330,32 @@ impl Arch {
             return bad("memory.width_bits", &m.width_bits, "must be whole bytes");
         }
         if m.burst_beats * (m.width_bits / 8) > m.burst_boundary_bytes {
-            return bad("memory.burst_beats", &m.burst_beats, "a burst must fit the burst boundary");
+            return bad(
+                "memory.burst_beats",
+                &m.burst_beats,
+                "a burst must fit the burst boundary",
+            );
         }
         if m.dram_banks > 0 && (m.dram_row_bytes == 0 || m.dram_banks > 1 << 16) {
-            return bad("memory.dram_row_bytes", &m.dram_row_bytes, "banks need rows of at least one byte");
+            return bad(
+                "memory.dram_row_bytes",
+                &m.dram_row_bytes,
+                "banks need rows of at least one byte",
+            );
         }
         if m.dram_miss < m.dram_hit {
-            return bad("memory.dram_miss", &m.dram_miss, "a row miss takes at least as long as a hit");
+            return bad(
+                "memory.dram_miss",
+                &m.dram_miss,
+                "a row miss takes at least as long as a hit",
+            );
         }
         if m.dram_refresh_interval > 0 && m.dram_refresh >= m.dram_refresh_interval {
             return bad("memory.dram_refresh", &m.dram_refresh, "refresh would never end");
         }
-        for (key, value) in [("energy.static_mw", self.energy.static_mw), ("energy.scale", self.energy.scale)] {
+        for (key, value) in
+            [("energy.static_mw", self.energy.static_mw), ("energy.scale", self.energy.scale)]
+        {
             if !(value.is_finite() && value >= 0.0) {
                 return bad(key, &value, "must be finite and not negative");
             }
@@ -380,7 +399,10 @@ impl Arch {
 }
 
 /// Parses TOML behind a size limit; errors carry the line.
-pub(crate) fn parse_toml<T: serde::de::DeserializeOwned>(what: &'static str, text: &str) -> Result<T> {
+pub(crate) fn parse_toml<T: serde::de::DeserializeOwned>(
+    what: &'static str,
+    text: &str,
+) -> Result<T> {
     if text.len() as u64 > MAX_TOML_BYTES {
         return Err(Error::TooLarge { what, found: text.len() as u64, limit: MAX_TOML_BYTES });
     }

@@ -24,7 +24,11 @@ pub fn chain(graph: &Graph) -> Option<u64> {
     for (i, stage) in graph.stages.iter().enumerate() {
         let single = stage.program.len() == 1
             && stage.program[0].gap == 0
-            && stage.program[0].inputs.iter().chain(&stage.program[0].outputs).all(|w| *w == Window::ALWAYS);
+            && stage.program[0]
+                .inputs
+                .iter()
+                .chain(&stage.program[0].outputs)
+                .all(|w| *w == Window::ALWAYS);
         let ins = usize::from(i > 0);
         let outs = usize::from(i + 1 < graph.stages.len());
         if !single
@@ -64,7 +68,8 @@ pub fn read_stream(arch: &Arch, beats: u64) -> Option<u64> {
     }
     let (burst, out, overhead) = (m.burst_beats, m.outstanding, m.read_overhead);
     let last = (beats - 1) / burst;
-    let start = overhead + (last % out) * burst + (last / out) * (overhead + burst).max(out * burst);
+    let start =
+        overhead + (last % out) * burst + (last / out) * (overhead + burst).max(out * burst);
     Some(start + (beats - 1) % burst + 1)
 }
 
@@ -118,7 +123,10 @@ pub fn linear(arch: &Arch, operator: &Operator) -> Option<u64> {
 /// Holds for softmax in one pass if a row of scores leaves as fast as it is
 /// made and memory streams.
 pub fn scores(arch: &Arch, operator: &Operator) -> Option<u64> {
-    let Operator::Scores { tokens: n, heads, dim, weighting: Weighting::Softmax } = *operator else { return None };
+    let Operator::Scores { tokens: n, heads, dim, weighting: Weighting::Softmax } = *operator
+    else {
+        return None;
+    };
     let (a, s) = (&arch.attention, &arch.softmax);
     let bits = u64::from(arch.formats.activation_bits);
     let (lanes, blocks) = (a.lanes, dim.div_ceil(a.block_words));
@@ -139,7 +147,8 @@ pub fn scores(arch: &Arch, operator: &Operator) -> Option<u64> {
     let logit = |key: u64| first + (key * blocks + blocks - 1) * rate + a.latency + 1;
     let keys = total / blocks;
     // Statistics wait for the scores, or the scores for the statistics.
-    let last = (logit(keys - 1) + (lanes - 1) * s.interval).max(logit(0) + (keys * lanes - 1) * s.interval);
+    let last = (logit(keys - 1) + (lanes - 1) * s.interval)
+        .max(logit(0) + (keys * lanes - 1) * s.interval);
     // With one lane the last score and the last row's statistics leave together.
     let tail = if lanes == 1 { c_score.max(c_info) } else { c_score } - 1;
     Some(last + s.latency + 1 + tail + arch.memory.write_overhead.max(1))
@@ -148,7 +157,9 @@ pub fn scores(arch: &Arch, operator: &Operator) -> Option<u64> {
 /// Cycles of an operator's graph where a closed form holds.
 pub fn operator(arch: &Arch, operator: &Operator) -> Option<u64> {
     match operator {
-        Operator::Linear { tokens, inputs, outputs, .. } if arch.linear.dataflow == Dataflow::WeightStationary => {
+        Operator::Linear { tokens, inputs, outputs, .. }
+            if arch.linear.dataflow == Dataflow::WeightStationary =>
+        {
             let l = &arch.linear;
             Some(crate::mapping::systolic_cycles(l.rows, l.columns, *tokens, *outputs, *inputs) + 1)
         }

@@ -24,17 +24,27 @@ pub struct Entry {
 const HOROWITZ: &str = "M. Horowitz, ISSCC 2014, 45 nm";
 
 /// Integer addition of 8 bits.
-pub const ADD8: Entry = Entry { id: "int_add_8", event: "8-bit integer addition", pj: 0.03, source: HOROWITZ };
+pub const ADD8: Entry =
+    Entry { id: "int_add_8", event: "8-bit integer addition", pj: 0.03, source: HOROWITZ };
 /// Integer addition of 32 bits.
-pub const ADD32: Entry = Entry { id: "int_add_32", event: "32-bit integer addition", pj: 0.1, source: HOROWITZ };
+pub const ADD32: Entry =
+    Entry { id: "int_add_32", event: "32-bit integer addition", pj: 0.1, source: HOROWITZ };
 /// Integer product of 8 bits.
-pub const MUL8: Entry = Entry { id: "int_mul_8", event: "8-bit integer product", pj: 0.2, source: HOROWITZ };
+pub const MUL8: Entry =
+    Entry { id: "int_mul_8", event: "8-bit integer product", pj: 0.2, source: HOROWITZ };
 /// Integer product of 32 bits.
-pub const MUL32: Entry = Entry { id: "int_mul_32", event: "32-bit integer product", pj: 3.1, source: HOROWITZ };
+pub const MUL32: Entry =
+    Entry { id: "int_mul_32", event: "32-bit integer product", pj: 3.1, source: HOROWITZ };
 /// 64 bits from an 8 KB memory: the nearest entry to a 4.5 KB block RAM.
-pub const SRAM8K: Entry = Entry { id: "sram_8k", event: "64 bits of an 8 KB SRAM", pj: 10.0, source: HOROWITZ };
+pub const SRAM8K: Entry =
+    Entry { id: "sram_8k", event: "64 bits of an 8 KB SRAM", pj: 10.0, source: HOROWITZ };
 /// 64 bits from DRAM, the low end of the printed range (the high end is twice that).
-pub const DRAM: Entry = Entry { id: "dram", event: "64 bits of DRAM, low end of 1300–2600", pj: 1300.0, source: HOROWITZ };
+pub const DRAM: Entry = Entry {
+    id: "dram",
+    event: "64 bits of DRAM, low end of 1300–2600",
+    pj: 1300.0,
+    source: HOROWITZ,
+};
 
 /// The whole table.
 pub const TABLE: [Entry; 6] = [ADD8, ADD32, MUL8, MUL32, SRAM8K, DRAM];
@@ -104,7 +114,8 @@ pub fn events(arch: &Arch, step: &Step, busy_cycles: u64) -> Vec<Events> {
         Operator::Linear { tokens, outputs, gelu, .. } => {
             add(component, product(a.max(w)), products);
             add(component, addition(a), products);
-            let fetched = arch.linear.rows * arch.linear.columns * u64::from(w) + arch.linear.rows * u64::from(a);
+            let fetched = arch.linear.rows * arch.linear.columns * u64::from(w)
+                + arch.linear.rows * u64::from(a);
             add("on_chip_memory", 4, busy_cycles * words64(fetched));
             if *gelu {
                 // One table pair, one product, two additions.
@@ -116,14 +127,16 @@ pub fn events(arch: &Arch, step: &Step, busy_cycles: u64) -> Vec<Events> {
         Operator::Experts { queues, hidden, .. } => {
             add(component, product(a.max(w)), products);
             add(component, addition(a), products);
-            let fetched = arch.linear.rows * arch.linear.columns * u64::from(w) + arch.linear.rows * u64::from(a);
+            let fetched = arch.linear.rows * arch.linear.columns * u64::from(w)
+                + arch.linear.rows * u64::from(a);
             add("on_chip_memory", 4, busy_cycles * words64(fetched));
             let values = queues.iter().sum::<u64>() * hidden;
             add("vector", product(a), values);
             add("vector", addition(a), 2 * values);
             add("on_chip_memory", 4, values);
         }
-        Operator::Scores { tokens, heads, weighting, .. } | Operator::Mix { tokens, heads, weighting, .. } => {
+        Operator::Scores { tokens, heads, weighting, .. }
+        | Operator::Mix { tokens, heads, weighting, .. } => {
             match weighting {
                 // XNOR and population count: a bit's share of an 8-bit addition.
                 Weighting::BiVit => add(component, 0, products / 8),
@@ -163,7 +176,8 @@ pub fn events(arch: &Arch, step: &Step, busy_cycles: u64) -> Vec<Events> {
 /// Adds up a run.
 pub fn account(arch: &Arch, events: &[Events], external_bytes: u64, cycles: u64) -> Account {
     let mut lines: Vec<Line> = Vec::new();
-    let external = Events { component: "external_memory", entry: 5, count: external_bytes.div_ceil(8) };
+    let external =
+        Events { component: "external_memory", entry: 5, count: external_bytes.div_ceil(8) };
     for e in events.iter().chain([&external]) {
         let entry = &TABLE[e.entry];
         let energy_pj = e.count as f64 * entry.pj * arch.energy.scale;
@@ -193,7 +207,8 @@ pub fn account(arch: &Arch, events: &[Events], external_bytes: u64, cycles: u64)
     });
     let total_pj: f64 = dynamic_pj + static_pj;
     for line in &mut lines {
-        line.sensitivity_20_percent = if total_pj > 0.0 { 20.0 * line.energy_pj / total_pj } else { 0.0 };
+        line.sensitivity_20_percent =
+            if total_pj > 0.0 { 20.0 * line.energy_pj / total_pj } else { 0.0 };
     }
     let micros = cycles as f64 / arch.clock_mhz;
     Account {

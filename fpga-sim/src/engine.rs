@@ -178,7 +178,9 @@ pub(crate) fn wait_cycle(graph: &Graph, blocks: &[Block]) -> Result<WaitCycle> {
             Block::Bus(s) => ("bus", "data bus".into(), s),
             Block::Done => break,
         };
-        let name = |s: usize| graph.stages.get(s).map_or_else(|| "nobody".into(), |s: &Stage| s.name.clone());
+        let name = |s: usize| {
+            graph.stages.get(s).map_or_else(|| "nobody".into(), |s: &Stage| s.name.clone())
+        };
         waits.push(Wait { stage: name(at), reason, on, holder: name(holder) });
         if holder == usize::MAX {
             break;
@@ -216,6 +218,9 @@ impl Cursor {
         }
         self.left = self.left.saturating_sub(1);
     }
+    pub(crate) fn period(&self) -> u64 {
+        self.period
+    }
     /// Takes `n` steps; `n` must be a multiple of the period unless the window is silent.
     pub(crate) fn leap(&mut self, n: u64) {
         self.pos = (self.pos + n % self.period) % self.period;
@@ -244,8 +249,14 @@ pub(crate) struct Walker {
 
 impl Walker {
     pub(crate) fn new(stage: &Stage) -> Self {
-        let mut walker =
-            Self { phase: 0, left: 0, gap: 0, inputs: Vec::new(), outputs: Vec::new(), done: false };
+        let mut walker = Self {
+            phase: 0,
+            left: 0,
+            gap: 0,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            done: false,
+        };
         walker.enter(stage);
         walker
     }
@@ -348,7 +359,11 @@ impl Rows {
 }
 
 /// Address of a burst.
-pub(crate) fn burst_address(access: &crate::graph::Access, port: &crate::graph::Port, burst: u64) -> u64 {
+pub(crate) fn burst_address(
+    access: &crate::graph::Access,
+    port: &crate::graph::Port,
+    burst: u64,
+) -> u64 {
     let bytes = port.beat_bytes.saturating_mul(port.burst_beats);
     access.address.saturating_add(burst.saturating_mul(bytes) % access.region_bytes.max(1))
 }

@@ -51,7 +51,9 @@ pub enum Error {
         field: &'static str,
     },
     /// An operator needs more on-chip or external memory than there is.
-    #[error("`{operator}` needs {needed_bytes} bytes of {memory}; there are {available_bytes}: use a larger device or smaller tiles")]
+    #[error(
+        "`{operator}` needs {needed_bytes} bytes of {memory}; there are {available_bytes}: use a larger device or smaller tiles"
+    )]
     OutOfMemory {
         /// Operator of the workload.
         operator: String,
@@ -69,7 +71,9 @@ pub enum Error {
         stages: Vec<String>,
     },
     /// A FIFO receives another number of tokens than its reader takes.
-    #[error("fifo `{fifo}`: {pushed} tokens pushed, {popped} popped: the programs of its two stages disagree")]
+    #[error(
+        "fifo `{fifo}`: {pushed} tokens pushed, {popped} popped: the programs of its two stages disagree"
+    )]
     Unbalanced {
         /// Its name.
         fifo: String,

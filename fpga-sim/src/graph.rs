@@ -327,7 +327,9 @@ impl Graph {
             if phase.iterations == 0 {
                 return bad("a phase has no iterations");
             }
-            if phase.inputs.len() != stage.inputs.len() || phase.outputs.len() != stage.outputs.len() {
+            if phase.inputs.len() != stage.inputs.len()
+                || phase.outputs.len() != stage.outputs.len()
+            {
                 return bad("a phase needs one window for each FIFO");
             }
             for w in phase.inputs.iter().chain(&phase.outputs) {

@@ -93,10 +93,12 @@ pub fn ideal_cycles(arch: &Arch, step: &Step) -> Result<u64> {
         Operator::Linear { tokens, inputs, outputs, .. } => match arch.linear.dataflow {
             Dataflow::Broadcast => linear_cycles(arch, *tokens, *inputs, *outputs),
             Dataflow::WeightStationary => {
-                systolic_cycles(arch.linear.rows, arch.linear.columns, *tokens, *outputs, *inputs) + 1
+                systolic_cycles(arch.linear.rows, arch.linear.columns, *tokens, *outputs, *inputs)
+                    + 1
             }
         },
-        Operator::Scores { tokens, dim, weighting, .. } | Operator::Mix { tokens, dim, weighting, .. } => {
+        Operator::Scores { tokens, dim, weighting, .. }
+        | Operator::Mix { tokens, dim, weighting, .. } => {
             let lanes = arch.attention.lanes;
             if *tokens <= lanes {
                 return Err(Error::Workload {
@@ -108,9 +110,7 @@ pub fn ideal_cycles(arch: &Arch, step: &Step) -> Result<u64> {
             let scores = matches!(step.operator, Operator::Scores { .. });
             match weighting {
                 // Keys × values once, then queries: both passes run over codes of `bits` bits a head.
-                Weighting::EcoFormer { bits } => {
-                    tokens * blocks * u64::from(*bits).div_ceil(lanes)
-                }
+                Weighting::EcoFormer { bits } => tokens * blocks * u64::from(*bits).div_ceil(lanes),
                 // The sum of exponentials needs the maximum first: one more pass over the stored scores.
                 Weighting::Softmax if scores && arch.softmax.form == SoftmaxForm::TwoPass => {
                     attention_cycles(*tokens, lanes, blocks) + tokens * tokens
@@ -121,12 +121,16 @@ pub fn ideal_cycles(arch: &Arch, step: &Step) -> Result<u64> {
         Operator::Norm { tokens, dim } | Operator::Add { tokens, dim } => vector(*tokens, *dim),
         Operator::Gate { tokens, dim, experts, .. } => {
             // Read and multiply, softmax statistics, the best; then the experts' sums are cleared.
-            let each = dim.div_ceil(arch.vector.words) + arch.vector.gate_softmax_interval * experts + experts;
+            let each = dim.div_ceil(arch.vector.words)
+                + arch.vector.gate_softmax_interval * experts
+                + experts;
             tokens * each + vector(*tokens, *dim)
         }
         Operator::Experts { queues, dim, hidden, .. } => queues
             .iter()
-            .map(|q| linear_cycles(arch, *q, *dim, *hidden) + linear_cycles(arch, *q, *hidden, *dim))
+            .map(|q| {
+                linear_cycles(arch, *q, *dim, *hidden) + linear_cycles(arch, *q, *hidden, *dim)
+            })
             .sum(),
     })
 }
@@ -134,7 +138,9 @@ pub fn ideal_cycles(arch: &Arch, step: &Step) -> Result<u64> {
 /// Weight loads of an operator in beats, in order; what ping-pong would hide.
 pub fn loads(arch: &Arch, operator: &Operator) -> Vec<u64> {
     match operator {
-        Operator::Linear { inputs, outputs, resident: false, .. } => vec![weight_beats(arch, *inputs, *outputs)],
+        Operator::Linear { inputs, outputs, resident: false, .. } => {
+            vec![weight_beats(arch, *inputs, *outputs)]
+        }
         Operator::Experts { queues, dim, hidden, .. } => queues
             .iter()
             .filter(|q| **q > 0)
@@ -157,7 +163,8 @@ struct Builder<'a> {
 impl<'a> Builder<'a> {
     fn new(arch: &'a Arch) -> Self {
         let mut graph = Graph::default();
-        let ports = (0..arch.memory.ports).map(|p| graph.port(arch.port(&format!("axi{p}")))).collect();
+        let ports =
+            (0..arch.memory.ports).map(|p| graph.port(arch.port(&format!("axi{p}")))).collect();
         Self { arch, graph, ports, reads: 0, writes: 0, address: 0 }
     }
 
@@ -186,8 +193,14 @@ impl<'a> Builder<'a> {
     fn read(&mut self, name: &str, depth: u64, bits: u64, tokens: u64, distinct: u64) -> FifoId {
         let beats = self.beats(bits);
         let fifo = self.graph.fifo(name, depth, u32::try_from(bits).unwrap_or(u32::MAX));
-        let stage =
-            self.graph.stage(&format!("read_{name}"), 1, 1, tokens * beats, &[], &[(fifo, Window::last_of(beats))]);
+        let stage = self.graph.stage(
+            &format!("read_{name}"),
+            1,
+            1,
+            tokens * beats,
+            &[],
+            &[(fifo, Window::last_of(beats))],
+        );
         self.bind(stage, Direction::Read, distinct * beats * self.arch.memory.width_bits / 8);
         fifo
     }
@@ -196,8 +209,14 @@ impl<'a> Builder<'a> {
     fn write(&mut self, name: &str, depth: u64, bits: u64, tokens: u64) -> FifoId {
         let beats = self.beats(bits);
         let fifo = self.graph.fifo(name, depth, u32::try_from(bits).unwrap_or(u32::MAX));
-        let stage =
-            self.graph.stage(&format!("write_{name}"), 1, 1, tokens * beats, &[(fifo, Window::first_of(beats))], &[]);
+        let stage = self.graph.stage(
+            &format!("write_{name}"),
+            1,
+            1,
+            tokens * beats,
+            &[(fifo, Window::first_of(beats))],
+            &[],
+        );
         self.bind(stage, Direction::Write, tokens * beats * self.arch.memory.width_bits / 8);
         fifo
     }
@@ -211,10 +230,10 @@ impl<'a> Builder<'a> {
 /// A bad shape, or an operator that the architecture has no unit for.
 pub fn graphs(arch: &Arch, step: &Step) -> Result<Vec<Graph>> {
     let mut all = vec![graph(arch, step)?];
-    if let Operator::Scores { tokens, heads, weighting: Weighting::Softmax, .. } = step.operator {
-        if arch.softmax.form == SoftmaxForm::TwoPass {
-            all.push(second_pass(arch, tokens, heads)?);
-        }
+    if let Operator::Scores { tokens, heads, weighting: Weighting::Softmax, .. } = step.operator
+        && arch.softmax.form == SoftmaxForm::TwoPass
+    {
+        all.push(second_pass(arch, tokens, heads)?);
     }
     Ok(all)
 }
@@ -227,7 +246,14 @@ fn second_pass(arch: &Arch, tokens: u64, heads: u64) -> Result<Graph> {
     let x = b.read("scores", arch.attention.fifo_depth, bits, all, all);
     let y = b.write("info", arch.attention.fifo_depth, 2 * bits, tokens);
     let s = &arch.softmax;
-    b.graph.stage("sums", s.interval, s.latency, all, &[(x, Window::ALWAYS)], &[(y, Window::last_of(tokens))]);
+    b.graph.stage(
+        "sums",
+        s.interval,
+        s.latency,
+        all,
+        &[(x, Window::ALWAYS)],
+        &[(y, Window::last_of(tokens))],
+    );
     b.graph.check()?;
     Ok(b.graph)
 }
@@ -245,16 +271,32 @@ pub fn graph(arch: &Arch, step: &Step) -> Result<Graph> {
             Dataflow::WeightStationary => systolic(&mut b, *tokens, *inputs, *outputs),
         },
         Operator::Scores { tokens, heads, dim, weighting } => match weighting {
-            Weighting::EcoFormer { .. } => stream(&mut b, ideal_cycles(arch, step)?, *tokens * dim, 2),
-            _ => scores(&mut b, *tokens, *heads, attention_blocks(arch, *dim, *weighting), *weighting),
+            Weighting::EcoFormer { .. } => {
+                stream(&mut b, ideal_cycles(arch, step)?, *tokens * dim, 2)
+            }
+            _ => scores(
+                &mut b,
+                *tokens,
+                *heads,
+                attention_blocks(arch, *dim, *weighting),
+                *weighting,
+            ),
         },
         Operator::Mix { tokens, heads, dim, weighting } => match weighting {
-            Weighting::EcoFormer { .. } => stream(&mut b, ideal_cycles(arch, step)?, *tokens * dim, 1),
+            Weighting::EcoFormer { .. } => {
+                stream(&mut b, ideal_cycles(arch, step)?, *tokens * dim, 1)
+            }
             _ => mix(&mut b, *tokens, *heads, attention_blocks(arch, *dim, *weighting)),
         },
-        Operator::Norm { tokens, dim } => rowwise(&mut b, *tokens, dim.div_ceil(arch.vector.words), 1),
-        Operator::Add { tokens, dim } => rowwise(&mut b, *tokens, dim.div_ceil(arch.vector.words), 2),
-        Operator::Gate { tokens, dim, experts, chosen } => gate(&mut b, *tokens, *dim, *experts, *chosen),
+        Operator::Norm { tokens, dim } => {
+            rowwise(&mut b, *tokens, dim.div_ceil(arch.vector.words), 1)
+        }
+        Operator::Add { tokens, dim } => {
+            rowwise(&mut b, *tokens, dim.div_ceil(arch.vector.words), 2)
+        }
+        Operator::Gate { tokens, dim, experts, chosen } => {
+            gate(&mut b, *tokens, *dim, *experts, *chosen)
+        }
         Operator::Experts { queues, dim, hidden, .. } => {
             if arch.linear.dataflow == Dataflow::WeightStationary {
                 return Err(Error::Unmapped {
@@ -304,7 +346,8 @@ fn scores(b: &mut Builder<'_>, tokens: u64, heads: u64, blocks: u64, weighting: 
     let keys = total / blocks;
     let q = b.read("q", a.fifo_depth, block_bits, n * blocks, n * blocks);
     let k = b.read("k", a.fifo_depth, block_bits, total, n * blocks);
-    let logits = b.graph.fifo("qk", a.fifo_depth, u32::try_from(lanes * heads * bits).unwrap_or(u32::MAX));
+    let logits =
+        b.graph.fifo("qk", a.fifo_depth, u32::try_from(lanes * heads * bits).unwrap_or(u32::MAX));
     let out = b.write("scores", a.fifo_depth, heads * bits, keys * lanes);
     let loaded = (n / lanes) * n * blocks + (n % lanes) * blocks;
     b.graph.stage(
@@ -360,7 +403,11 @@ fn mix(b: &mut Builder<'_>, tokens: u64, heads: u64, blocks: u64) {
     let v = b.read("v", a.fifo_depth, block_bits, total, n * blocks);
     let weights = b.read("scores", a.fifo_depth, heads * bits, keys * lanes, keys * lanes);
     let info = b.read("info", a.fifo_depth.max(lanes), 2 * heads * bits, n, n);
-    let packed = b.graph.fifo("packed", a.fifo_depth, u32::try_from(lanes * heads * bits).unwrap_or(u32::MAX));
+    let packed = b.graph.fifo(
+        "packed",
+        a.fifo_depth,
+        u32::try_from(lanes * heads * bits).unwrap_or(u32::MAX),
+    );
     let out = b.write("mixed", a.fifo_depth, block_bits, n * blocks);
     b.graph.stage(
         "pack",
@@ -376,7 +423,8 @@ fn mix(b: &mut Builder<'_>, tokens: u64, heads: u64, blocks: u64) {
         (packed, Window::first_of(blocks)),
         (info, Window::prefix(lanes, n * blocks).until(loaded)),
     ];
-    let stage = b.graph.stage("products", a.interval, a.latency, total, &ins, &[(out, Window::ALWAYS)]);
+    let stage =
+        b.graph.stage("products", a.interval, a.latency, total, &ins, &[(out, Window::ALWAYS)]);
     // Lane 0 finishes with the last value of a round, lane j with value j − 1 of the next.
     let head = (n - 1) * blocks;
     let finished = (n / lanes) * n * blocks + (n % lanes) * blocks;
@@ -387,7 +435,11 @@ fn mix(b: &mut Builder<'_>, tokens: u64, heads: u64, blocks: u64) {
         Phase {
             iterations: head,
             gap: 0,
-            inputs: vec![Window::ALWAYS, Window::first_of(blocks), Window::prefix(lanes, n * blocks)],
+            inputs: vec![
+                Window::ALWAYS,
+                Window::first_of(blocks),
+                Window::prefix(lanes, n * blocks),
+            ],
             outputs: vec![Window::NEVER],
         },
         Phase {
@@ -396,7 +448,12 @@ fn mix(b: &mut Builder<'_>, tokens: u64, heads: u64, blocks: u64) {
             inputs: vec![
                 Window::ALWAYS,
                 Window::first_of(blocks),
-                Window { period: n * blocks, from: blocks, to: blocks + lanes, until: loaded.saturating_sub(head) },
+                Window {
+                    period: n * blocks,
+                    from: blocks,
+                    to: blocks + lanes,
+                    until: loaded.saturating_sub(head),
+                },
             ],
             outputs: vec![Window::prefix(lanes * blocks, n * blocks).until(finished)],
         },
@@ -408,10 +465,13 @@ fn rowwise(b: &mut Builder<'_>, tokens: u64, blocks: u64, sources: usize) {
     let v = b.arch.vector.clone();
     let bits = v.words * u64::from(b.arch.formats.activation_bits);
     let ins: Vec<_> = (0..sources)
-        .map(|s| (b.read(&format!("x{s}"), 2, bits, tokens * blocks, tokens * blocks), Window::ALWAYS))
+        .map(|s| {
+            (b.read(&format!("x{s}"), 2, bits, tokens * blocks, tokens * blocks), Window::ALWAYS)
+        })
         .collect();
     let y = b.write("y", 2, bits, tokens * blocks);
-    let stage = b.graph.stage("vector", 1, v.latency, tokens * blocks, &ins, &[(y, Window::ALWAYS)]);
+    let stage =
+        b.graph.stage("vector", 1, v.latency, tokens * blocks, &ins, &[(y, Window::ALWAYS)]);
     if v.token_gap > 0 && tokens > 1 {
         let stage = &mut b.graph.stages[stage.0];
         let phase = Phase {
@@ -445,7 +505,14 @@ fn gate(b: &mut Builder<'_>, tokens: u64, dim: u64, experts: u64, chosen: u64) {
     let zero = b.write("zero", 2, v.words * bits, tokens * blocks);
     // The queues are complete before the first expert's sums are cleared.
     let ready = b.graph.fifo("ready", 1, 1);
-    b.graph.stage("queue", 1, 1, tokens, &[(queues, Window::ALWAYS)], &[(ready, Window::last_of(tokens))]);
+    b.graph.stage(
+        "queue",
+        1,
+        1,
+        tokens,
+        &[(queues, Window::ALWAYS)],
+        &[(ready, Window::last_of(tokens))],
+    );
     let all = tokens * blocks;
     b.graph.stage("clear", 1, 1, all, &[(ready, Window::first_of(all))], &[(zero, Window::ALWAYS)]);
 }
@@ -489,7 +556,8 @@ fn experts(b: &mut Builder<'_>, queues: &[u64], dim: u64, hidden: u64) {
             });
         }
     }
-    let bytes: u64 = loader.iter().map(|p| p.iterations).sum::<u64>() * b.arch.memory.width_bits / 8;
+    let bytes: u64 =
+        loader.iter().map(|p| p.iterations).sum::<u64>() * b.arch.memory.width_bits / 8;
     let load = b.graph.stage("load", 1, 1, 1, &[(free, Window::ALWAYS)], &[(full, Window::ALWAYS)]);
     b.graph.stages[load.0].program = loader;
     b.bind(load, Direction::Read, bytes);
@@ -511,8 +579,16 @@ fn stream(b: &mut Builder<'_>, cycles: u64, words: u64, sources: usize) {
     let bits = a.block_words * u64::from(b.arch.formats.activation_bits);
     let blocks = words.div_ceil(a.block_words);
     let each = (cycles / blocks).max(1);
-    let ins: Vec<_> =
-        (0..sources).map(|s| (b.read(&format!("x{s}"), 2, bits, blocks, blocks), Window::first_of(each))).collect();
+    let ins: Vec<_> = (0..sources)
+        .map(|s| (b.read(&format!("x{s}"), 2, bits, blocks, blocks), Window::first_of(each)))
+        .collect();
     let y = b.write("y", 2, bits, blocks);
-    b.graph.stage("codes", a.interval, a.latency, blocks * each, &ins, &[(y, Window::last_of(each))]);
+    b.graph.stage(
+        "codes",
+        a.interval,
+        a.latency,
+        blocks * each,
+        &ins,
+        &[(y, Window::last_of(each))],
+    );
 }

@@ -46,7 +46,9 @@ pub fn estimate(arch: &Arch) -> Resources {
     // Products of scores and of values share the lanes; one product scales each block.
     let attention = arch.attention.lanes * (arch.attention.block_words + 1) * product_dsps(a, a);
     let recurrence = match arch.softmax.form {
-        crate::arch::SoftmaxForm::SinglePass | crate::arch::SoftmaxForm::Online => product_dsps(a, a),
+        crate::arch::SoftmaxForm::SinglePass | crate::arch::SoftmaxForm::Online => {
+            product_dsps(a, a)
+        }
         crate::arch::SoftmaxForm::Shift | crate::arch::SoftmaxForm::TwoPass => 0,
     };
     // The exponential interpolates with one product.
@@ -55,5 +57,8 @@ pub fn estimate(arch: &Arch) -> Resources {
     let word = arch.linear.rows * arch.linear.columns * u64::from(w);
     let depth = (arch.buffers.weight_bytes * 8).div_ceil(word);
     let buffers = if arch.buffers.ping_pong { 2 } else { 1 };
-    Resources { dsp: linear + attention + softmax + vector, bram36: buffers * memory_bram36(depth, word) }
+    Resources {
+        dsp: linear + attention + softmax + vector,
+        bram36: buffers * memory_bram36(depth, word),
+    }
 }

@@ -267,7 +267,12 @@ fn load_time(arch: &Arch, options: &Options, operator: &Operator, loads: &[u64])
                 let port = g.port(arch.port("weights"));
                 let s = g.stage("load", 1, 1, beats, &[], &[]);
                 let region_bytes = beats * arch.memory.width_bits / 8;
-                let access = crate::graph::Access { port, direction: Direction::Read, address: 0, region_bytes };
+                let access = crate::graph::Access {
+                    port,
+                    direction: Direction::Read,
+                    address: 0,
+                    region_bytes,
+                };
                 g.bind(s, access);
                 timestamp::run(&g)?.cycles
             }
@@ -276,7 +281,8 @@ fn load_time(arch: &Arch, options: &Options, operator: &Operator, loads: &[u64])
 }
 
 fn run_step(arch: &Arch, step: &Step, ideal: u64, options: &Options) -> Result<Run> {
-    let graphs = if options.mode == Mode::Ideal && matches!(step.operator, Operator::Experts { .. }) {
+    let graphs = if options.mode == Mode::Ideal && matches!(step.operator, Operator::Experts { .. })
+    {
         // Weights ahead of time: only the traffic is taken from the graph.
         mapping::graphs(arch, step).unwrap_or_default()
     } else {
@@ -396,7 +402,10 @@ fn tile(arch: &Arch, workload: &Workload) -> Result<Vec<Step>> {
     let buffer = arch.buffers.weight_bytes;
     let bytes = |inputs: u64, outputs: u64| {
         let l = &arch.linear;
-        inputs.next_multiple_of(l.rows) * outputs.next_multiple_of(l.columns) * u64::from(arch.formats.weight_bits) / 8
+        inputs.next_multiple_of(l.rows)
+            * outputs.next_multiple_of(l.columns)
+            * u64::from(arch.formats.weight_bits)
+            / 8
     };
     let mut steps = Vec::new();
     for step in &workload.steps {
@@ -408,7 +417,8 @@ fn tile(arch: &Arch, workload: &Workload) -> Result<Vec<Step>> {
         };
         match step.operator {
             Operator::Linear { tokens, inputs, outputs, gelu, resident: false }
-                if arch.linear.dataflow == Dataflow::Broadcast && bytes(inputs, outputs) > buffer =>
+                if arch.linear.dataflow == Dataflow::Broadcast
+                    && bytes(inputs, outputs) > buffer =>
             {
                 let column = bytes(inputs, arch.linear.columns);
                 let columns = buffer / column * arch.linear.columns;
@@ -418,13 +428,16 @@ fn tile(arch: &Arch, workload: &Workload) -> Result<Vec<Step>> {
                 let (mut done, mut part) = (0, 0);
                 while done < outputs {
                     let outputs = columns.min(outputs - done);
-                    let operator = Operator::Linear { tokens, inputs, outputs, gelu, resident: false };
+                    let operator =
+                        Operator::Linear { tokens, inputs, outputs, gelu, resident: false };
                     steps.push(Step { name: format!("{}/{part}", step.name), operator });
                     done += outputs;
                     part += 1;
                 }
             }
-            Operator::Experts { dim, hidden, .. } if bytes(dim, hidden).max(bytes(hidden, dim)) > buffer => {
+            Operator::Experts { dim, hidden, .. }
+                if bytes(dim, hidden).max(bytes(hidden, dim)) > buffer =>
+            {
                 return Err(short(bytes(dim, hidden).max(bytes(hidden, dim))));
             }
             _ => steps.push(step.clone()),
@@ -466,7 +479,9 @@ fn assemble(
     let units = [Unit::Linear, Unit::Attention, Unit::Vector]
         .into_iter()
         .map(|unit| {
-            let of = |f: fn(&StepReport) -> u64| steps.iter().filter(|s| s.unit == unit).map(f).sum::<u64>();
+            let of = |f: fn(&StepReport) -> u64| {
+                steps.iter().filter(|s| s.unit == unit).map(f).sum::<u64>()
+            };
             let busy = of(|s| s.latency_cycles);
             UnitReport {
                 unit,
@@ -479,11 +494,12 @@ fn assemble(
         })
         .collect();
     let resources = resources::estimate(arch);
-    let exceeds = [("dsp", resources.dsp, arch.device.dsp), ("bram36", resources.bram36, arch.device.bram36)]
-        .into_iter()
-        .filter(|(_, need, have)| need > have)
-        .map(|x| x.0)
-        .collect();
+    let exceeds =
+        [("dsp", resources.dsp, arch.device.dsp), ("bram36", resources.bram36, arch.device.bram36)]
+            .into_iter()
+            .filter(|(_, need, have)| need > have)
+            .map(|x| x.0)
+            .collect();
     Report {
         arch: arch.name.clone(),
         workload: workload.name.clone(),

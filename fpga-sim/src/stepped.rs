@@ -2,7 +2,9 @@
 //! shared ports. Slower than the timestamp engine and simpler; where both can
 //! run they give the same times.
 
-use crate::engine::{Block, Blind, Bursts, Observer, Outcome, Rows, StageCount, Walker, burst_address, wait_cycle};
+use crate::engine::{
+    Blind, Block, Bursts, Observer, Outcome, Rows, StageCount, Walker, burst_address, wait_cycle,
+};
 use crate::error::{Error, Result};
 use crate::graph::{Access, Direction, Graph};
 use std::collections::VecDeque;
@@ -59,11 +61,18 @@ pub fn run_with<O: Observer>(graph: &Graph, observer: &mut O) -> Result<Outcome>
     let mut machine = Machine::new(graph);
     let mut t = 0u64;
     // Without any start, push or wait for memory for this long, nothing will come.
-    let patience = graph.stages.iter().map(|s| s.latency + s.interval + longest_gap(s)).max().unwrap_or(0)
+    let patience = graph
+        .stages
+        .iter()
+        .map(|s| s.latency + s.interval + longest_gap(s))
+        .max()
+        .unwrap_or(0)
         + graph
             .ports
             .iter()
-            .map(|p| p.read_overhead + p.write_overhead + p.dram.hit + p.dram.miss + p.dram.refresh + 2)
+            .map(|p| {
+                p.read_overhead + p.write_overhead + p.dram.hit + p.dram.miss + p.dram.refresh + 2
+            })
             .max()
             .unwrap_or(0)
         + 2;
@@ -118,7 +127,8 @@ const fn side(direction: Direction) -> usize {
 
 impl<'g> Machine<'g> {
     fn new(graph: &'g Graph) -> Self {
-        let mut channels: Vec<[Channel; 2]> = graph.ports.iter().map(|_| Default::default()).collect();
+        let mut channels: Vec<[Channel; 2]> =
+            graph.ports.iter().map(|_| Default::default()).collect();
         for (s, stage) in graph.stages.iter().enumerate() {
             if let Some(a) = stage.access {
                 channels[a.port.0][side(a.direction)].masters.push(s);
@@ -136,7 +146,10 @@ impl<'g> Machine<'g> {
                     flights: VecDeque::new(),
                     memory: stage.access.map(|access| Memory {
                         access,
-                        bursts: Bursts::new(stage.iterations(), graph.ports[access.port.0].burst_beats),
+                        bursts: Bursts::new(
+                            stage.iterations(),
+                            graph.ports[access.port.0].burst_beats,
+                        ),
                         sent: 0,
                         done: 0,
                         ready: VecDeque::new(),
@@ -252,7 +265,12 @@ impl<'g> Machine<'g> {
     }
 
     fn missing(&self, s: usize) -> Option<usize> {
-        self.states[s].walker.inputs.iter().find(|(f, c)| c.hits() && self.level[*f] == 0).map(|x| x.0)
+        self.states[s]
+            .walker
+            .inputs
+            .iter()
+            .find(|(f, c)| c.hits() && self.level[*f] == 0)
+            .map(|x| x.0)
     }
 
     fn frozen_by(&self, s: usize) -> Option<usize> {
@@ -278,17 +296,17 @@ impl<'g> Machine<'g> {
         }
         let stage = &self.graph.stages[s];
         let mut moved = false;
-        if let Some(&(due, mask)) = self.states[s].flights.front() {
-            if due == self.states[s].local {
-                for (slot, f) in stage.outputs.iter().enumerate() {
-                    if mask >> slot & 1 == 1 {
-                        self.delta[f.0] += 1;
-                        observer.push(f.0, t);
-                    }
+        if let Some(&(due, mask)) = self.states[s].flights.front()
+            && due == self.states[s].local
+        {
+            for (slot, f) in stage.outputs.iter().enumerate() {
+                if mask >> slot & 1 == 1 {
+                    self.delta[f.0] += 1;
+                    observer.push(f.0, t);
                 }
-                self.states[s].flights.pop_front();
-                moved = true;
             }
+            self.states[s].flights.pop_front();
+            moved = true;
         }
         let can = !self.states[s].walker.done && self.states[s].local >= self.states[s].next_local;
         if can {
@@ -322,17 +340,17 @@ impl<'g> Machine<'g> {
                 observer.pop(*f, t);
             }
         }
-        if let Some(m) = &mut state.memory {
-            if m.bursts.step() {
-                let direction = m.access.direction;
-                self.channels[m.access.port.0][side(direction)].owner = None;
-                match direction {
-                    // Seen by the address channel from the next cycle on.
-                    Direction::Read => m.answers.push_back(t),
-                    Direction::Write => {
-                        m.last_answer = t + self.graph.ports[m.access.port.0].write_overhead;
-                        m.answers.push_back(m.last_answer);
-                    }
+        if let Some(m) = &mut state.memory
+            && m.bursts.step()
+        {
+            let direction = m.access.direction;
+            self.channels[m.access.port.0][side(direction)].owner = None;
+            match direction {
+                // Seen by the address channel from the next cycle on.
+                Direction::Read => m.answers.push_back(t),
+                Direction::Write => {
+                    m.last_answer = t + self.graph.ports[m.access.port.0].write_overhead;
+                    m.answers.push_back(m.last_answer);
                 }
             }
         }

@@ -3,7 +3,10 @@
 //! cycle, leaps over whole periods once the network repeats itself, and gives
 //! exactly the stepped engine's times wherever no port is shared.
 
-use crate::engine::{Block, Blind, Bursts, Observer, Outcome, Rows, StageCount, Walker, burst_address, wait_cycle};
+use crate::engine::{
+    Blind, Block, Bursts, Cursor, Observer, Outcome, Rows, StageCount, Walker, burst_address,
+    wait_cycle,
+};
 use crate::error::{Error, Result};
 use crate::graph::{Direction, Graph};
 use std::collections::VecDeque;
@@ -157,8 +160,9 @@ impl<'g> Machine<'g> {
 
     fn run<O: Observer>(mut self, leap: bool, observer: &mut O) -> Result<Outcome> {
         // DRAM rows and refresh depend on absolute addresses and times: no leaps then.
-        let timed = self.graph.ports.iter().any(|p| p.dram.banks > 0 || p.dram.refresh_interval > 0);
-        let mut leaper = Leaper::new(leap && !timed);
+        let timed =
+            self.graph.ports.iter().any(|p| p.dram.banks > 0 || p.dram.refresh_interval > 0);
+        let mut leaper = Leaper::new(leap && !timed, self.graph);
         loop {
             let mut moved = false;
             for s in 0..self.states.len() {
@@ -222,7 +226,11 @@ impl<'g> Machine<'g> {
     }
 
     /// Starts one iteration, or says why not.
-    fn issue<O: Observer>(&mut self, s: usize, observer: &mut O) -> core::result::Result<(), Block> {
+    fn issue<O: Observer>(
+        &mut self,
+        s: usize,
+        observer: &mut O,
+    ) -> core::result::Result<(), Block> {
         let stage = &self.graph.stages[s];
         let state = &mut self.states[s];
         if state.walker.done {
@@ -237,25 +245,25 @@ impl<'g> Machine<'g> {
                 }
             }
         }
-        if let (Some(memory), Some(access)) = (&mut state.memory, &stage.access) {
-            if memory.bursts.at_first() {
-                let port = &self.graph.ports[access.port.0];
-                let rows = &mut self.rows[access.port.0];
-                let ready = *memory.ready.get_or_insert_with(|| {
-                    let held = memory.burst >= port.outstanding;
-                    let freed = if held { memory.done.pop_front().map_or(0, |d| d + 1) } else { 0 };
-                    match access.direction {
-                        Direction::Write => freed,
-                        Direction::Read => {
-                            let t = port.dram.after_refresh(freed.max(memory.next_request));
-                            memory.next_request = t + 1;
-                            let address = burst_address(access, port, memory.burst);
-                            t + port.read_overhead + rows.access(port, address)
-                        }
+        if let (Some(memory), Some(access)) = (&mut state.memory, &stage.access)
+            && memory.bursts.at_first()
+        {
+            let port = &self.graph.ports[access.port.0];
+            let rows = &mut self.rows[access.port.0];
+            let ready = *memory.ready.get_or_insert_with(|| {
+                let held = memory.burst >= port.outstanding;
+                let freed = if held { memory.done.pop_front().map_or(0, |d| d + 1) } else { 0 };
+                match access.direction {
+                    Direction::Write => freed,
+                    Direction::Read => {
+                        let t = port.dram.after_refresh(freed.max(memory.next_request));
+                        memory.next_request = t + 1;
+                        let address = burst_address(access, port, memory.burst);
+                        t + port.read_overhead + rows.access(port, address)
                     }
-                });
-                at = at.max(ready);
-            }
+                }
+            });
+            at = at.max(ready);
         }
         // Freezes that lie before this start delay it; one that is not yet known blocks it.
         while let Some(&(due, total)) = state.freezes.front() {
@@ -266,16 +274,15 @@ impl<'g> Machine<'g> {
             at = at.max(due + total).max(state.next_local + total);
             state.freezes.pop_front();
         }
-        if state.freezes.is_empty() {
-            if let Some(&(due, mask)) = state.flights.front() {
-                if due + state.frozen_issue <= at {
-                    let full = (0..stage.outputs.len())
-                        .filter(|slot| mask >> slot & 1 == 1)
-                        .map(|slot| stage.outputs[slot].0)
-                        .find(|f| self.queues[*f].slots.is_empty());
-                    return Err(full.map_or(Block::Done, Block::Full));
-                }
-            }
+        if state.freezes.is_empty()
+            && let Some(&(due, mask)) = state.flights.front()
+            && due + state.frozen_issue <= at
+        {
+            let full = (0..stage.outputs.len())
+                .filter(|slot| mask >> slot & 1 == 1)
+                .map(|slot| stage.outputs[slot].0)
+                .find(|f| self.queues[*f].slots.is_empty());
+            return Err(full.map_or(Block::Done, Block::Full));
         }
         let local = at - state.frozen_issue;
         state.count.waiting_cycles += local - state.next_local;
@@ -365,23 +372,43 @@ struct Snapshot {
     /// Everything that decides the future, relative to `base`.
     shape: Vec<u64>,
     base: u64,
-    /// By stage: iterations, local clock, frozen cycles, waiting cycles.
-    marks: Vec<[u64; 4]>,
+    /// By stage: iterations, frozen cycles.
+    marks: Vec<[u64; 2]>,
 }
 
-/// Finds periods (Brent's way: compare with a picture that is renewed at
-/// doubling distances) and leaps over them.
+/// Pictures that are kept: periods of up to this many rounds are found at once.
+const PICTURES: usize = 16;
+
+/// Finds periods and leaps over them. A picture is taken whenever the stage
+/// with the most work comes round to the start of its longest window, and
+/// compared with the last few; where rounds are short or nothing repeats, ever
+/// more rarely.
 struct Leaper {
     enabled: bool,
+    /// The stage that sets the rhythm.
+    lead: usize,
+    lead_position: u64,
+    kept: VecDeque<Snapshot>,
     passes: u64,
-    renew: u64,
-    old: Snapshot,
-    new: Snapshot,
+    next: u64,
+    distance: u64,
+    misses: u32,
 }
 
 impl Leaper {
-    fn new(enabled: bool) -> Self {
-        Self { enabled, passes: 0, renew: 16, old: Snapshot::default(), new: Snapshot::default() }
+    fn new(enabled: bool, graph: &Graph) -> Self {
+        let lead =
+            (0..graph.stages.len()).max_by_key(|s| graph.stages[*s].iterations()).unwrap_or(0);
+        Self {
+            enabled,
+            lead,
+            lead_position: 0,
+            kept: VecDeque::new(),
+            passes: 0,
+            next: 0,
+            distance: 1,
+            misses: 0,
+        }
     }
 
     fn pass(&mut self, machine: &mut Machine<'_>) {
@@ -389,45 +416,42 @@ impl Leaper {
             return;
         }
         self.passes += 1;
-        if self.passes == self.renew {
-            self.renew += self.renew;
-            machine.picture(&mut self.old);
+        let walker = &machine.states[self.lead].walker;
+        let longest =
+            walker.inputs.iter().chain(&walker.outputs).map(|x| x.1).max_by_key(Cursor::period);
+        let position = longest.map_or(0, |c| c.pos);
+        let wrapped = position <= self.lead_position;
+        self.lead_position = position;
+        if !wrapped || self.passes < self.next {
             return;
         }
-        if self.old.shape.is_empty() || !machine.resembles(&self.old) {
-            return;
-        }
-        machine.picture(&mut self.new);
-        if self.new.shape == self.old.shape && self.new.base > self.old.base {
-            machine.leap(&self.old, &self.new);
-            // Whatever comes next (an end of a phase) is new: look for its own period.
-            self.old.shape.clear();
-            self.passes = 0;
-            self.renew = 16;
+        self.next = self.passes + self.distance;
+        let mut now = if self.kept.len() == PICTURES {
+            self.kept.pop_front().unwrap_or_default()
+        } else {
+            Snapshot::default()
+        };
+        machine.picture(&mut now);
+        match self.kept.iter().rev().find(|old| old.shape == now.shape && old.base < now.base) {
+            Some(old) => {
+                machine.leap(old, &now);
+                // What comes next (the end of a phase) is new and has its own period.
+                self.kept.clear();
+                self.distance = 1;
+                self.misses = 0;
+            }
+            None => {
+                self.kept.push_back(now);
+                self.misses += 1;
+                if self.misses.is_multiple_of(2 * PICTURES as u32) {
+                    self.distance *= 2;
+                }
+            }
         }
     }
 }
 
 impl Machine<'_> {
-    /// Cheap test before a full picture: the first live stages stand where they stood.
-    fn resembles(&self, old: &Snapshot) -> bool {
-        let mut at = 0;
-        for state in &self.states {
-            let w = &state.walker;
-            if old.shape[at] != w.phase as u64 || old.shape[at + 1] != u64::from(w.done) {
-                return false;
-            }
-            at += 2;
-            for (_, c) in w.inputs.iter().chain(&w.outputs) {
-                if old.shape[at] != c.pos || old.shape[at + 1] != u64::from(c.left == 0) {
-                    return false;
-                }
-                at += 2;
-            }
-        }
-        true
-    }
-
     fn picture(&self, into: &mut Snapshot) {
         into.shape.clear();
         into.marks.clear();
@@ -440,14 +464,21 @@ impl Machine<'_> {
             }
         }
         // A stage that is done has a frozen clock; the moment is the first live one's.
-        let base = self.states.iter().find(|s| !s.walker.done).map_or(0, |s| s.next_local + s.frozen_issue);
+        let base = self
+            .states
+            .iter()
+            .find(|s| !s.walker.done)
+            .map_or(0, |s| s.next_local + s.frozen_issue);
         into.base = base;
         for (s, state) in self.states.iter().enumerate() {
             let now = state.next_local + state.frozen_issue;
             shape.push(u64::from(self.awake[s]));
             if !state.walker.done {
                 let idle = self.idle_until(s).is_some();
-                shape.extend([if idle { u64::MAX } else { now.wrapping_sub(base) }, state.walker.gap]);
+                shape.extend([
+                    if idle { u64::MAX } else { now.wrapping_sub(base) },
+                    state.walker.gap,
+                ]);
             }
             shape.push(state.flights.len() as u64);
             for (due, mask) in &state.flights {
@@ -455,28 +486,34 @@ impl Machine<'_> {
             }
             shape.push(state.freezes.len() as u64);
             for (due, total) in &state.freezes {
-                shape.extend([(due + state.frozen_issue).wrapping_sub(base), total - state.frozen_issue]);
+                shape.extend([
+                    (due + state.frozen_issue).wrapping_sub(base),
+                    total - state.frozen_issue,
+                ]);
             }
             if let Some(m) = &state.memory {
-                shape.extend([m.bursts.beat % m.bursts.size, m.done.len() as u64, u64::from(m.ready.is_some())]);
+                shape.extend([
+                    m.bursts.beat % m.bursts.size,
+                    m.done.len() as u64,
+                    u64::from(m.ready.is_some()),
+                ]);
                 shape.push(m.ready.map_or(0, |r| r.max(now).wrapping_sub(base)));
-                if !state.walker.done {
+                if !state.walker.done
+                    && self.graph.stages[s].access.is_some_and(|a| a.direction == Direction::Read)
+                {
                     shape.push(m.next_request.wrapping_sub(base));
                 }
                 for d in &m.done {
                     shape.push(d.wrapping_sub(base));
                 }
             }
-            into.marks.push([
-                state.count.iterations,
-                state.next_local,
-                state.frozen_issue,
-                state.count.waiting_cycles,
-            ]);
+            into.marks.push([state.count.iterations, state.frozen_issue]);
         }
         for (queue, (from, to)) in self.queues.iter().zip(&self.ends) {
             let (writer, reader) = (self.past(*from), self.past(*to));
-            let relative = |t: &u64, past: u64| if *t <= past { 0 } else { t.wrapping_sub(base).wrapping_add(1) };
+            let relative = |t: &u64, past: u64| {
+                if *t <= past { 0 } else { t.wrapping_sub(base).wrapping_add(1) }
+            };
             shape.push(queue.tokens.len() as u64);
             shape.extend(queue.tokens.iter().map(|t| relative(t, reader)));
             shape.extend(queue.slots.iter().map(|t| relative(t, writer)));
@@ -487,7 +524,11 @@ impl Machine<'_> {
     /// older than that stage's last start can matter to it any more.
     fn idle_until(&self, s: usize) -> Option<u64> {
         let state = &self.states[s];
-        if state.walker.done || !state.flights.is_empty() || !state.freezes.is_empty() || state.memory.is_some() {
+        if state.walker.done
+            || !state.flights.is_empty()
+            || !state.freezes.is_empty()
+            || state.memory.is_some()
+        {
             return None;
         }
         let now = state.next_local + state.frozen_issue;
@@ -508,7 +549,11 @@ impl Machine<'_> {
             None => u64::MAX,
             Some(x) if x.walker.done && x.flights.is_empty() => u64::MAX,
             Some(x) if x.walker.done => 0,
-            Some(x) => self.idle_until(s).unwrap_or(if x.count.iterations == 0 { 0 } else { x.count.last_start }),
+            Some(x) => self.idle_until(s).unwrap_or(if x.count.iterations == 0 {
+                0
+            } else {
+                x.count.last_start
+            }),
         }
     }
 
@@ -516,7 +561,7 @@ impl Machine<'_> {
     /// window or burst list ends.
     fn leap(&mut self, old: &Snapshot, new: &Snapshot) {
         let mut times = u64::MAX;
-        for ((state, a), b) in self.states.iter().zip(&old.marks).zip(&new.marks) {
+        for (s, ((state, a), b)) in self.states.iter().zip(&old.marks).zip(&new.marks).enumerate() {
             let di = b[0] - a[0];
             if di == 0 {
                 continue;
@@ -528,6 +573,14 @@ impl Machine<'_> {
             }
             if let Some(m) = &state.memory {
                 room = room.min((m.bursts.total - m.bursts.beat).saturating_sub(m.bursts.size));
+                let outstanding = self.graph.stages[s]
+                    .access
+                    .map_or(0, |a| self.graph.ports[a.port.0].outstanding);
+                if m.burst < outstanding {
+                    // The first bursts need not wait for earlier ones.
+                    room =
+                        room.min(((outstanding - m.burst - 1) * m.bursts.size).saturating_sub(1));
+                }
             }
             times = times.min(room / di);
         }
@@ -537,19 +590,19 @@ impl Machine<'_> {
         let shift = (new.base - old.base) * times;
         let past: Vec<u64> = (0..self.states.len()).map(|s| self.past(s)).collect();
         let past = |s: usize| past.get(s).copied().unwrap_or(u64::MAX);
-        for ((state, a), b) in self.states.iter_mut().zip(&old.marks).zip(&new.marks) {
-            let (di, dl, df, dw) = (
-                (b[0] - a[0]) * times,
-                (b[1] - a[1]) * times,
-                (b[2] - a[2]) * times,
-                (b[3] - a[3]) * times,
-            );
+        for ((state, stage), (a, b)) in
+            self.states.iter_mut().zip(&self.graph.stages).zip(old.marks.iter().zip(&new.marks))
+        {
+            let (di, df) = ((b[0] - a[0]) * times, (b[1] - a[1]) * times);
             if di == 0 {
                 // Idle in the period: its clock stands still, and so do its flights.
                 continue;
             }
+            // The clock of a stage that waited at the first picture may have stood anywhere
+            // before it; from the second on it moves with the period.
+            let dl = shift - df;
             state.count.iterations += di;
-            state.count.waiting_cycles += dw;
+            state.count.waiting_cycles += dl - di * stage.interval;
             state.count.last_start += shift;
             state.next_local += dl;
             state.last_local += dl;

@@ -202,12 +202,24 @@ impl Encoder {
         let Self { tokens, dim, heads, weighting, .. } = *self;
         let mut steps = Vec::new();
         let mut push = |name: String, operator| steps.push(Step { name, operator });
-        let linear = |tokens, inputs, outputs, gelu| Operator::Linear { tokens, inputs, outputs, gelu, resident: false };
+        let linear = |tokens, inputs, outputs, gelu| Operator::Linear {
+            tokens,
+            inputs,
+            outputs,
+            gelu,
+            resident: false,
+        };
         if self.patch.1 > 0 {
             let (words, patches) = self.patch;
             push(
                 "patches".into(),
-                Operator::Linear { tokens: patches, inputs: words, outputs: dim, gelu: false, resident: true },
+                Operator::Linear {
+                    tokens: patches,
+                    inputs: words,
+                    outputs: dim,
+                    gelu: false,
+                    resident: true,
+                },
             );
         }
         for layer in 0..self.layers {
@@ -225,8 +237,13 @@ impl Encoder {
                     push(format!("{layer}.gate"), Operator::Gate { tokens, dim, experts, chosen });
                     // Even queues unless a trace says otherwise: the first take the remainder.
                     let total = tokens * chosen;
-                    let queues = (0..experts).map(|e| total / experts + u64::from(e < total % experts)).collect();
-                    push(format!("{layer}.experts"), Operator::Experts { queues, dim, hidden, tokens });
+                    let queues = (0..experts)
+                        .map(|e| total / experts + u64::from(e < total % experts))
+                        .collect();
+                    push(
+                        format!("{layer}.experts"),
+                        Operator::Experts { queues, dim, hidden, tokens },
+                    );
                 }
                 _ => {
                     push(format!("{layer}.ffn1"), linear(tokens, dim, self.hidden, true));
@@ -245,7 +262,8 @@ impl Operator {
         let mul = |xs: &[u64]| xs.iter().fold(1u64, |a, b| a.saturating_mul(*b));
         match self {
             Self::Linear { tokens, inputs, outputs, .. } => mul(&[*tokens, *inputs, *outputs]),
-            Self::Scores { tokens, dim, weighting, .. } | Self::Mix { tokens, dim, weighting, .. } => match weighting {
+            Self::Scores { tokens, dim, weighting, .. }
+            | Self::Mix { tokens, dim, weighting, .. } => match weighting {
                 Weighting::EcoFormer { bits } => mul(&[*tokens, *dim, u64::from(*bits)]),
                 _ => mul(&[*tokens, *tokens, *dim]),
             },
@@ -338,7 +356,11 @@ impl Workload {
     pub fn scale_sim(name: &str, text: &str) -> Result<Self> {
         const WHAT: &str = "topology";
         if text.len() as u64 > MAX_CSV_BYTES {
-            return Err(Error::TooLarge { what: WHAT, found: text.len() as u64, limit: MAX_CSV_BYTES });
+            return Err(Error::TooLarge {
+                what: WHAT,
+                found: text.len() as u64,
+                limit: MAX_CSV_BYTES,
+            });
         }
         let mut steps = Vec::new();
         let mut reader = csv::ReaderBuilder::new()
@@ -352,20 +374,33 @@ impl Workload {
                 line: line.and_then(|l| usize::try_from(l).ok()).unwrap_or(0),
                 reason,
             };
-            let record = record.map_err(|e| fail(e.position().map(csv::Position::line), e.to_string()))?;
+            let record =
+                record.map_err(|e| fail(e.position().map(csv::Position::line), e.to_string()))?;
             let line = record.position().map(csv::Position::line);
             // Trailing commas and sparsity ratios (`1:1`) are not dimensions.
-            let fields: Vec<&str> = record.iter().filter(|f| !f.is_empty() && !f.contains(':')).collect();
+            let fields: Vec<&str> =
+                record.iter().filter(|f| !f.is_empty() && !f.contains(':')).collect();
             let Some((layer, numbers)) = fields.split_first() else { continue };
             let dims = numbers
                 .iter()
-                .map(|f| f.parse::<u64>().map_err(|_| fail(line, format!("`{f}` is not a whole number"))))
+                .map(|f| {
+                    f.parse::<u64>().map_err(|_| fail(line, format!("`{f}` is not a whole number")))
+                })
                 .collect::<Result<Vec<u64>>>()?;
             let operator = match dims[..] {
-                [m, n, k] => Operator::Linear { tokens: m, inputs: k, outputs: n, gelu: false, resident: false },
+                [m, n, k] => Operator::Linear {
+                    tokens: m,
+                    inputs: k,
+                    outputs: n,
+                    gelu: false,
+                    resident: false,
+                },
                 [h, w, fh, fw, channels, filters, stride] => {
                     if stride == 0 || fh > h || fw > w || fh == 0 || fw == 0 {
-                        return Err(fail(line, "a filter must fit its input and stride must be at least 1".into()));
+                        return Err(fail(
+                            line,
+                            "a filter must fit its input and stride must be at least 1".into(),
+                        ));
                     }
                     let size = |a: u64, b: u64| (a - b) / stride + 1;
                     Operator::Linear {
@@ -377,7 +412,10 @@ impl Workload {
                     }
                 }
                 _ => {
-                    return Err(fail(line, format!("{} numbers; a GEMM has 3 (M, N, K), a convolution 7", dims.len())));
+                    return Err(fail(
+                        line,
+                        format!("{} numbers; a GEMM has 3 (M, N, K), a convolution 7", dims.len()),
+                    ));
                 }
             };
             operator.check(layer)?;

@@ -21,10 +21,18 @@ fn chains() {
         let (n, stages) = (rng.random_range(1..300), rng.random_range(1..7));
         let mut last = None;
         for s in 0..stages {
-            let next = (s + 1 < stages).then(|| g.fifo(&format!("f{s}"), rng.random_range(1..5), 8));
+            let next =
+                (s + 1 < stages).then(|| g.fifo(&format!("f{s}"), rng.random_range(1..5), 8));
             let ins: Vec<_> = last.map(|f| (f, Window::ALWAYS)).into_iter().collect();
             let outs: Vec<_> = next.map(|f| (f, Window::ALWAYS)).into_iter().collect();
-            g.stage(&format!("s{s}"), rng.random_range(1..6), rng.random_range(1..12), n, &ins, &outs);
+            g.stage(
+                &format!("s{s}"),
+                rng.random_range(1..6),
+                rng.random_range(1..12),
+                n,
+                &ins,
+                &outs,
+            );
             last = next;
         }
         agree(&g, closed::chain(&g).unwrap());
@@ -79,7 +87,8 @@ fn linear_and_scores() {
             if let Some(cycles) = closed::operator(&arch, &operator) {
                 let step = Step { name: "x".into(), operator: operator.clone() };
                 let g = mapping::graph(&arch, &step).unwrap();
-                let (fast, slow) = (timestamp::run(&g).unwrap().cycles, stepped::run(&g).unwrap().cycles);
+                let (fast, slow) =
+                    (timestamp::run(&g).unwrap().cycles, stepped::run(&g).unwrap().cycles);
                 assert_eq!(fast, slow, "{operator:?}");
                 assert_eq!(fast, cycles, "{operator:?} on {arch:?}");
                 *count += 1;
@@ -108,7 +117,15 @@ fn memory_streams() {
         let port = g.port(port);
         let s = g.stage("read", 1, 1, beats, &[], &[]);
         let direction = undertone_fpga_sim::graph::Direction::Read;
-        g.bind(s, undertone_fpga_sim::graph::Access { port, direction, address: 0, region_bytes: 1 << 20 });
+        g.bind(
+            s,
+            undertone_fpga_sim::graph::Access {
+                port,
+                direction,
+                address: 0,
+                region_bytes: 1 << 20,
+            },
+        );
         agree(&g, closed::read_stream(&arch, beats).unwrap());
     }
 }
@@ -129,7 +146,12 @@ fn every_mapping_agrees_between_the_engines() {
             3 => Operator::Gate { tokens, dim, experts: 4, chosen: 2 },
             4 => Operator::Scores { tokens, heads, dim, weighting: Weighting::Scaling },
             5 => Operator::Scores { tokens, heads, dim, weighting: Weighting::BiVit },
-            6 => Operator::Scores { tokens, heads, dim, weighting: Weighting::EcoFormer { bits: 16 } },
+            6 => Operator::Scores {
+                tokens,
+                heads,
+                dim,
+                weighting: Weighting::EcoFormer { bits: 16 },
+            },
             _ => Operator::Experts {
                 queues: (0..4).map(|_| rng.random_range(0..=tokens)).collect(),
                 dim,
@@ -148,10 +170,14 @@ fn every_mapping_agrees_between_the_engines() {
 #[test]
 fn shape_forms_of_the_systolic_array_are_scale_sims() {
     let arch = Arch::preset("systolic-16x16").unwrap();
-    for (m, n, k, cycles) in
-        [(129, 192, 192, 25_199), (129, 768, 192, 100_799), (129, 192, 768, 100_799), (16, 384, 192, 17_855)]
-    {
-        let operator = Operator::Linear { tokens: m, inputs: k, outputs: n, gelu: false, resident: false };
+    for (m, n, k, cycles) in [
+        (129, 192, 192, 25_199),
+        (129, 768, 192, 100_799),
+        (129, 192, 768, 100_799),
+        (16, 384, 192, 17_855),
+    ] {
+        let operator =
+            Operator::Linear { tokens: m, inputs: k, outputs: n, gelu: false, resident: false };
         let step = Step { name: "row".into(), operator };
         let run = timestamp::run(&mapping::graph(&arch, &step).unwrap()).unwrap();
         // SCALE-Sim prints the index of the last cycle.

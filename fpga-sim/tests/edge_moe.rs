@@ -8,7 +8,8 @@ use undertone_fpga_sim::workload::Workload;
 fn run(workload: &str, mode: Mode, loads: Loads, width_bits: u64) -> Report {
     let mut arch = Arch::preset("edge-moe-zcu102").unwrap();
     arch.memory.width_bits = width_bits;
-    simulate(&arch, &Workload::builtin(workload).unwrap(), &Options { mode, loads, plain: false }).unwrap()
+    simulate(&arch, &Workload::builtin(workload).unwrap(), &Options { mode, loads, plain: false })
+        .unwrap()
 }
 
 fn sum(report: &Report, names: &[&str]) -> u64 {
@@ -28,7 +29,11 @@ fn ideal_cycles_are_the_sources() {
         assert_eq!(sum(&r, &["0.ffn1", "0.ffn2"]), ffn);
         assert_eq!(sum(&r, &["1.experts"]), ffn);
         let layer = |l: &str| -> u64 {
-            r.steps.iter().filter(|s| s.name.split('.').next() == Some(l)).map(|s| s.latency_cycles).sum()
+            r.steps
+                .iter()
+                .filter(|s| s.name.split('.').next() == Some(l))
+                .map(|s| s.latency_cycles)
+                .sum()
         };
         assert_eq!((layer("0"), layer("1")), (even, odd));
         assert_eq!(r.latency_cycles, total);
@@ -44,7 +49,8 @@ fn ideal_cycles_are_the_sources() {
 #[test]
 fn both_readings_of_the_published_latency() {
     const PUBLISHED_MS: f64 = 5.35e3 / 155.0;
-    for (workload, width, from, to) in [("m3vit-224", 256, 34.0, 36.0), ("m3vit", 128, 29.0, 34.5)] {
+    for (workload, width, from, to) in [("m3vit-224", 256, 34.0, 36.0), ("m3vit", 128, 29.0, 34.5)]
+    {
         for loads in [Loads::Overlapped, Loads::Serial] {
             let r = run(workload, Mode::Full, loads, width);
             println!(

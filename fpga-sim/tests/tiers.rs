@@ -27,7 +27,8 @@ fn network(rng: &mut ChaCha8Rng) -> Graph {
         let width = rng.random_range(1..=2);
         for w in 0..width {
             let take = if layer == 0 { 0 } else { open.len().min(rng.random_range(1..=2)) };
-            let inputs: Vec<_> = (0..take).map(|_| open.remove(rng.random_range(0..open.len()))).collect();
+            let inputs: Vec<_> =
+                (0..take).map(|_| open.remove(rng.random_range(0..open.len()))).collect();
             // One phase per input keeps the balance: read all of one input in its own pattern,
             // or all inputs at once where their counts are equal.
             let most = inputs.iter().map(|x| x.1).max().unwrap_or(0);
@@ -73,7 +74,14 @@ fn network(rng: &mut ChaCha8Rng) -> Graph {
     }
     // Whatever is still open gets a sink.
     for (k, (f, n)) in open.into_iter().enumerate() {
-        let s = g.stage(&format!("sink{k}"), rng.random_range(1..=3), 1, n, &[(f, Window::ALWAYS)], &[]);
+        let s = g.stage(
+            &format!("sink{k}"),
+            rng.random_range(1..=3),
+            1,
+            n,
+            &[(f, Window::ALWAYS)],
+            &[],
+        );
         memory(rng, &mut g, s);
     }
     g
@@ -105,7 +113,7 @@ fn memory(rng: &mut ChaCha8Rng, g: &mut Graph, s: StageId) {
 fn timestamp_equals_stepped_start_by_start() {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let (mut agreed, mut stuck) = (0, 0);
-    while agreed < 3000 {
+    while agreed < 6000 {
         let g = network(&mut rng);
         let (mut a, mut b) = (Recorder::new(&g), Recorder::new(&g));
         let slow = stepped::run_with(&g, &mut a);
@@ -119,7 +127,10 @@ fn timestamp_equals_stepped_start_by_start() {
                 assert_eq!(slow, leapt, "leaps of {g:?}");
                 agreed += 1;
             }
-            (Err(Error::Deadlock { at_cycle: x, .. }), Err(Error::Deadlock { at_cycle: y, .. })) => {
+            (
+                Err(Error::Deadlock { at_cycle: x, .. }),
+                Err(Error::Deadlock { at_cycle: y, .. }),
+            ) => {
                 assert_eq!(x, y, "{g:?}");
                 stuck += 1;
             }
