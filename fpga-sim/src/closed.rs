@@ -149,8 +149,8 @@ pub fn scores(arch: &Arch, operator: &Operator) -> Option<u64> {
     // Statistics wait for the scores, or the scores for the statistics.
     let last = (logit(keys - 1) + (lanes - 1) * s.interval)
         .max(logit(0) + (keys * lanes - 1) * s.interval);
-    // With one lane the last score and the last row's statistics leave together.
-    let tail = if lanes == 1 { c_score.max(c_info) } else { c_score } - 1;
+    // Where lanes divide the tokens, the last score and the last row's statistics leave together.
+    let tail = if n.is_multiple_of(lanes) { c_score.max(c_info) } else { c_score } - 1;
     Some(last + s.latency + 1 + tail + arch.memory.write_overhead.max(1))
 }
 

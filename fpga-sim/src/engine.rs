@@ -196,6 +196,7 @@ pub(crate) struct Cursor {
     period: u64,
     from: u64,
     to: u64,
+    stride: u64,
     /// Position in the pattern.
     pub(crate) pos: u64,
     /// Iterations before the window falls silent.
@@ -204,11 +205,14 @@ pub(crate) struct Cursor {
 
 impl Cursor {
     pub(crate) fn new(w: &Window) -> Self {
-        Self { period: w.period, from: w.from, to: w.to, pos: 0, left: w.until }
+        Self { period: w.period, from: w.from, to: w.to, stride: w.step, pos: 0, left: w.until }
     }
     #[inline(always)]
     pub(crate) fn hits(&self) -> bool {
-        self.pos >= self.from && self.pos < self.to && self.left > 0
+        self.pos >= self.from
+            && self.pos < self.to
+            && self.left > 0
+            && (self.stride == 1 || (self.pos - self.from).is_multiple_of(self.stride))
     }
     #[inline(always)]
     pub(crate) fn step(&mut self) {

@@ -30,7 +30,7 @@ pub struct FifoId(pub usize);
 pub struct PortId(pub usize);
 
 /// In which iterations of a phase a stage touches a FIFO: iteration `i` does
-/// if `from <= i % period < to` and `i < until`.
+/// if `i % period` is one of `from`, `from + step`, … below `to`, and `i < until`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Window {
     /// Length of the repeating pattern in iterations, at least 1.
@@ -39,26 +39,32 @@ pub struct Window {
     pub from: u64,
     /// First one after it that does not.
     pub to: u64,
+    /// Distance between the iterations that do, at least 1.
+    pub step: u64,
     /// Iterations of the phase from here on never do.
     pub until: u64,
 }
 
 impl Window {
     /// Every iteration.
-    pub const ALWAYS: Self = Self { period: 1, from: 0, to: 1, until: u64::MAX };
+    pub const ALWAYS: Self = Self { period: 1, from: 0, to: 1, step: 1, until: u64::MAX };
     /// No iteration.
-    pub const NEVER: Self = Self { period: 1, from: 0, to: 0, until: u64::MAX };
+    pub const NEVER: Self = Self { period: 1, from: 0, to: 0, step: 1, until: u64::MAX };
     /// The first of every `period` iterations.
     pub const fn first_of(period: u64) -> Self {
-        Self { period, from: 0, to: 1, until: u64::MAX }
+        Self { period, from: 0, to: 1, step: 1, until: u64::MAX }
     }
     /// The last of every `period` iterations.
     pub const fn last_of(period: u64) -> Self {
-        Self { period, from: period - 1, to: period, until: u64::MAX }
+        Self { period, from: period - 1, to: period, step: 1, until: u64::MAX }
     }
     /// The first `count` of every `period` iterations.
     pub const fn prefix(count: u64, period: u64) -> Self {
-        Self { period, from: 0, to: count, until: u64::MAX }
+        Self { period, from: 0, to: count, step: 1, until: u64::MAX }
+    }
+    /// Every `step`-th iteration of the first `count·step` of every `period`.
+    pub const fn comb(count: u64, step: u64, period: u64) -> Self {
+        Self { period, from: 0, to: (count - 1) * step + 1, step, until: u64::MAX }
     }
     /// The same pattern, silent from iteration `until` on.
     pub const fn until(self, until: u64) -> Self {
@@ -73,15 +79,10 @@ impl Window {
     /// ```
     pub const fn count(&self, iterations: u64) -> u64 {
         let n = if iterations < self.until { iterations } else { self.until };
-        let (rest, width) = (n % self.period, self.to.saturating_sub(self.from));
-        let tail = if rest < self.from {
-            0
-        } else if rest < self.to {
-            rest - self.from
-        } else {
-            width
-        };
-        (n / self.period) * width + tail
+        let rest = n % self.period;
+        let end = if rest < self.to { rest } else { self.to };
+        let hits = self.to.saturating_sub(self.from).div_ceil(self.step);
+        (n / self.period) * hits + end.saturating_sub(self.from).div_ceil(self.step)
     }
 }
 
@@ -333,8 +334,8 @@ impl Graph {
                 return bad("a phase needs one window for each FIFO");
             }
             for w in phase.inputs.iter().chain(&phase.outputs) {
-                if w.period == 0 || w.from > w.to || w.to > w.period {
-                    return bad("a window needs from <= to <= period and period >= 1");
+                if w.period == 0 || w.step == 0 || w.from > w.to || w.to > w.period {
+                    return bad("a window needs from <= to <= period, period >= 1 and step >= 1");
                 }
             }
             cycles = phase

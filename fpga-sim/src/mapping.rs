@@ -374,7 +374,7 @@ fn scores(b: &mut Builder<'_>, tokens: u64, heads: u64, blocks: u64, weighting: 
     // with the last key of a round, the others with the first of the next.
     let info = b.write("info", a.fifo_depth, 2 * heads * bits, n);
     let head = (n - 1) * lanes;
-    let finished = (n / lanes) * n * lanes + n % lanes;
+    let finished = (n / lanes) * n * lanes + (n % lanes) * (lanes + 1);
     let stage = &mut b.graph.stages[stage.0];
     stage.outputs.push(info);
     stage.program = vec![
@@ -388,7 +388,7 @@ fn scores(b: &mut Builder<'_>, tokens: u64, heads: u64, blocks: u64, weighting: 
             iterations: keys * lanes - head,
             gap: 0,
             inputs: vec![Window::first_of(lanes)],
-            outputs: vec![Window::ALWAYS, Window::prefix(lanes, n * lanes).until(finished)],
+            outputs: vec![Window::ALWAYS, Window::comb(lanes, lanes + 1, n * lanes).until(finished)],
         },
     ];
 }
@@ -417,11 +417,11 @@ fn mix(b: &mut Builder<'_>, tokens: u64, heads: u64, blocks: u64) {
         &[(weights, Window::ALWAYS)],
         &[(packed, Window::last_of(lanes))],
     );
-    let loaded = (n / lanes) * n * blocks + n % lanes;
+    let loaded = (n / lanes) * n * blocks + (n % lanes) * blocks;
     let ins = [
         (v, Window::ALWAYS),
         (packed, Window::first_of(blocks)),
-        (info, Window::prefix(lanes, n * blocks).until(loaded)),
+        (info, Window::comb(lanes, blocks, n * blocks).until(loaded)),
     ];
     let stage =
         b.graph.stage("products", a.interval, a.latency, total, &ins, &[(out, Window::ALWAYS)]);
@@ -438,7 +438,7 @@ fn mix(b: &mut Builder<'_>, tokens: u64, heads: u64, blocks: u64) {
             inputs: vec![
                 Window::ALWAYS,
                 Window::first_of(blocks),
-                Window::prefix(lanes, n * blocks),
+                Window::comb(lanes, blocks, n * blocks),
             ],
             outputs: vec![Window::NEVER],
         },
@@ -451,7 +451,8 @@ fn mix(b: &mut Builder<'_>, tokens: u64, heads: u64, blocks: u64) {
                 Window {
                     period: n * blocks,
                     from: blocks,
-                    to: blocks + lanes,
+                    to: lanes * blocks + 1,
+                    step: blocks,
                     until: loaded.saturating_sub(head),
                 },
             ],

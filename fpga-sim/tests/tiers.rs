@@ -13,7 +13,7 @@ fn window(rng: &mut ChaCha8Rng, iterations: u64) -> Window {
     let from = rng.random_range(0..period);
     let to = rng.random_range(from + 1..=period);
     let until = if rng.random_bool(0.3) { rng.random_range(1..=iterations) } else { u64::MAX };
-    Window { period, from, to, until }
+    Window { period, from, to, step: rng.random_range(1..=3), until }
 }
 
 /// A random network: layers of stages, every FIFO's reader given a program
