@@ -12,6 +12,7 @@ mod error;
 pub mod graph;
 pub mod mapping;
 pub mod resources;
+pub mod rtl;
 pub mod simulate;
 pub mod stepped;
 pub mod timestamp;

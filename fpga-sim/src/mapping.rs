@@ -337,60 +337,87 @@ fn systolic(b: &mut Builder<'_>, m: u64, k: u64, n: u64) {
     b.graph.stage("array", 1, 1, folds * fold, &[], &[]);
 }
 
+/// Timing of the two stages that make scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScoreStages {
+    /// Queries and keys.
+    pub tokens: u64,
+    /// Queries under way at once.
+    pub lanes: u64,
+    /// Blocks of a token.
+    pub blocks: u64,
+    /// Interval and latency of the products.
+    pub products: (u64, u64),
+    /// Interval and latency of the statistics.
+    pub statistics: (u64, u64),
+    /// Depth and width in bits of the FIFO between them.
+    pub between: (u64, u32),
+}
+
+impl ScoreStages {
+    /// Adds products and statistics: query and key blocks come from `q` and
+    /// `k`, scores leave by `out`, one lane a token, and a row's statistics by
+    /// `info` once its lane has seen all keys.
+    pub fn add(&self, g: &mut Graph, q: FifoId, k: FifoId, out: FifoId, info: Option<FifoId>) {
+        let Self { tokens: n, lanes, blocks, .. } = *self;
+        let total = attention_cycles(n, lanes, blocks);
+        let keys = total / blocks;
+        let logits = g.fifo("qk", self.between.0, self.between.1);
+        let loaded = (n / lanes) * n * blocks + (n % lanes) * blocks;
+        g.stage(
+            "products",
+            self.products.0,
+            self.products.1,
+            total,
+            &[(q, Window::prefix(lanes * blocks, n * blocks).until(loaded)), (k, Window::ALWAYS)],
+            &[(logits, Window::last_of(blocks))],
+        );
+        let stage = g.stage(
+            "statistics",
+            self.statistics.0,
+            self.statistics.1,
+            keys * lanes,
+            &[(logits, Window::first_of(lanes))],
+            &[(out, Window::ALWAYS)],
+        );
+        let Some(info) = info else { return };
+        // Lane 0 has seen all keys with the last key of a round, lane j with key j − 1 of the next.
+        let head = (n - 1) * lanes;
+        let finished = (n / lanes) * n * lanes + (n % lanes) * (lanes + 1);
+        let phase = |iterations, info| Phase {
+            iterations,
+            gap: 0,
+            inputs: vec![Window::first_of(lanes)],
+            outputs: vec![Window::ALWAYS, info],
+        };
+        let ends = Window::comb(lanes, lanes + 1, n * lanes).until(finished);
+        let stage = &mut g.stages[stage.0];
+        stage.outputs.push(info);
+        stage.program = vec![phase(head, Window::NEVER), phase(keys * lanes - head, ends)];
+    }
+}
+
 /// read_q, read_k → products → statistics → write_scores, write_info.
 fn scores(b: &mut Builder<'_>, tokens: u64, heads: u64, blocks: u64, weighting: Weighting) {
     let (a, s) = (b.arch.attention.clone(), b.arch.softmax.clone());
     let (n, lanes, bits) = (tokens, a.lanes, u64::from(b.arch.formats.activation_bits));
     let block_bits = a.block_words * bits;
     let total = attention_cycles(n, lanes, blocks);
-    let keys = total / blocks;
     let q = b.read("q", a.fifo_depth, block_bits, n * blocks, n * blocks);
     let k = b.read("k", a.fifo_depth, block_bits, total, n * blocks);
-    let logits =
-        b.graph.fifo("qk", a.fifo_depth, u32::try_from(lanes * heads * bits).unwrap_or(u32::MAX));
-    let out = b.write("scores", a.fifo_depth, heads * bits, keys * lanes);
-    let loaded = (n / lanes) * n * blocks + (n % lanes) * blocks;
-    b.graph.stage(
-        "products",
-        a.interval,
-        a.latency,
-        total,
-        &[(q, Window::prefix(lanes * blocks, n * blocks).until(loaded)), (k, Window::ALWAYS)],
-        &[(logits, Window::last_of(blocks))],
-    );
-    let interval = if weighting == Weighting::Softmax { s.interval } else { 1 };
-    let stage = b.graph.stage(
-        "statistics",
-        interval,
-        s.latency,
-        keys * lanes,
-        &[(logits, Window::first_of(lanes))],
-        &[(out, Window::ALWAYS)],
-    );
-    if weighting == Weighting::Scaling {
-        return;
-    }
-    // A row's statistics are complete when its lane has seen all keys: lane 0
-    // with the last key of a round, the others with the first of the next.
-    let info = b.write("info", a.fifo_depth, 2 * heads * bits, n);
-    let head = (n - 1) * lanes;
-    let finished = (n / lanes) * n * lanes + (n % lanes) * (lanes + 1);
-    let stage = &mut b.graph.stages[stage.0];
-    stage.outputs.push(info);
-    stage.program = vec![
-        Phase {
-            iterations: head,
-            gap: 0,
-            inputs: vec![Window::first_of(lanes)],
-            outputs: vec![Window::ALWAYS, Window::NEVER],
-        },
-        Phase {
-            iterations: keys * lanes - head,
-            gap: 0,
-            inputs: vec![Window::first_of(lanes)],
-            outputs: vec![Window::ALWAYS, Window::comb(lanes, lanes + 1, n * lanes).until(finished)],
-        },
-    ];
+    let out = b.write("scores", a.fifo_depth, heads * bits, total / blocks * lanes);
+    // Plain scaling divides by N and needs no statistics of a row.
+    let info = (weighting != Weighting::Scaling)
+        .then(|| b.write("info", a.fifo_depth, 2 * heads * bits, n));
+    let stages = ScoreStages {
+        tokens,
+        lanes,
+        blocks,
+        products: (a.interval, a.latency),
+        statistics: (if weighting == Weighting::Softmax { s.interval } else { 1 }, s.latency),
+        between: (a.fifo_depth, u32::try_from(lanes * heads * bits).unwrap_or(u32::MAX)),
+    };
+    stages.add(&mut b.graph, q, k, out, info);
 }
 
 /// read_scores → pack, read_info, read_v → products → write_mixed.
