@@ -117,8 +117,6 @@ pub(crate) enum Block {
     Empty(usize),
     /// Waits for room in this FIFO.
     Full(usize),
-    /// Its data bus is held by another stage.
-    Bus(usize),
     /// Nothing left to do.
     Done,
 }
@@ -128,9 +126,9 @@ pub(crate) enum Block {
 pub struct Wait {
     /// The stage that waits.
     pub stage: String,
-    /// `empty`, `full` or `bus`.
+    /// `empty` or `full`.
     pub reason: &'static str,
-    /// FIFO (or port) that it waits for.
+    /// FIFO that it waits for.
     pub on: String,
     /// The stage that would have to move.
     pub holder: String,
@@ -175,7 +173,6 @@ pub(crate) fn wait_cycle(graph: &Graph, blocks: &[Block]) -> Result<WaitCycle> {
         let (reason, on, holder) = match blocks[at] {
             Block::Empty(f) => ("empty", graph.fifos[f].name.clone(), ends[f].0),
             Block::Full(f) => ("full", graph.fifos[f].name.clone(), ends[f].1),
-            Block::Bus(s) => ("bus", "data bus".into(), s),
             Block::Done => break,
         };
         let name = |s: usize| {

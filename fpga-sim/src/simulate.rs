@@ -69,6 +69,8 @@ pub struct StepReport {
     pub products: u64,
     /// Bytes read from external memory, weights included.
     pub read_bytes: u64,
+    /// Of these, weights.
+    pub weight_bytes: u64,
     /// Bytes written to it.
     pub written_bytes: u64,
     /// Share of its unit's multipliers in use, over its time.
@@ -125,6 +127,12 @@ pub struct Report {
     pub loads: Loads,
     /// Clock.
     pub clock_mhz: f64,
+    /// Rows and columns of the matrix unit.
+    pub array: (u64, u64),
+    /// Bits of an activation.
+    pub activation_bits: u32,
+    /// Bits of a weight.
+    pub weight_bits: u32,
     /// Cycles in all.
     pub latency_cycles: u64,
     /// The same in milliseconds.
@@ -232,6 +240,7 @@ pub fn simulate(arch: &Arch, workload: &Workload, options: &Options) -> Result<R
             load_cycles: load,
             products,
             read_bytes: run.read + loaded,
+            weight_bytes: load_bytes,
             written_bytes: run.written,
             utilisation: products as f64 / (peak * run.cycles.max(1)) as f64,
             waiting_cycles: run.waiting,
@@ -506,6 +515,9 @@ fn assemble(
         mode: options.mode,
         loads: options.loads,
         clock_mhz: arch.clock_mhz,
+        array: (arch.linear.rows, arch.linear.columns),
+        activation_bits: arch.formats.activation_bits,
+        weight_bits: arch.formats.weight_bits,
         latency_cycles: latency,
         latency_ms: arch.milliseconds(latency),
         ideal_cycles: ideal,

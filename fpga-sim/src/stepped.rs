@@ -18,6 +18,11 @@ struct Memory {
     done: u64,
     /// Times from which a requested burst can be delivered.
     ready: VecDeque<u64>,
+    /// Beats read that the stage has not yet taken: the adapter of the port has room for all
+    /// bursts under way, so the data bus never waits for a stage.
+    buffered: u64,
+    /// Bursts delivered or being delivered.
+    delivered: u64,
     /// Write responses under way.
     answers: VecDeque<u64>,
     last_answer: u64,
@@ -35,11 +40,14 @@ struct State {
     count: StageCount,
 }
 
-/// One direction of a port: who may use it and whose burst it carries.
+/// One direction of a port: who may use it and whose data it carries. Reads are
+/// arbitrated by burst, writes by beat (each stage has its adapter's buffer).
 #[derive(Default)]
 struct Channel {
     masters: Vec<usize>,
     owner: Option<usize>,
+    /// Beats left of the owner's read burst.
+    left: u64,
     next_request: usize,
     next_grant: usize,
 }
@@ -153,6 +161,8 @@ impl<'g> Machine<'g> {
                         sent: 0,
                         done: 0,
                         ready: VecDeque::new(),
+                        buffered: 0,
+                        delivered: 0,
                         answers: VecDeque::new(),
                         last_answer: 0,
                     }),
@@ -175,7 +185,7 @@ impl<'g> Machine<'g> {
     /// One cycle; true if anything moved.
     fn cycle<O: Observer>(&mut self, t: u64, observer: &mut O) -> bool {
         let mut moved = self.requests(t);
-        self.grants(t);
+        moved |= self.data(t);
         for s in 0..self.states.len() {
             moved |= self.stage(s, t, observer);
         }
@@ -218,41 +228,53 @@ impl<'g> Machine<'g> {
         moved
     }
 
-    /// Data channels: a free one goes, round robin, to a master that can use it.
-    fn grants(&mut self, t: u64) {
+    /// Data channels. A free read channel takes the next burst that is ready, a
+    /// write channel one beat of a stage that has one; both round robin.
+    fn data(&mut self, t: u64) -> bool {
+        let mut moved = false;
         for p in 0..self.channels.len() {
-            for direction in [Direction::Read, Direction::Write] {
-                let channel = &self.channels[p][side(direction)];
-                if channel.owner.is_some() {
-                    continue;
-                }
-                let n = channel.masters.len();
-                let winner = (0..n).map(|k| (channel.next_grant + k) % n).find(|index| {
-                    let s = channel.masters[*index];
-                    let Some(m) = &self.states[s].memory else { return false };
-                    match direction {
-                        Direction::Read => m.ready.front().is_some_and(|r| *r <= t),
-                        Direction::Write => {
-                            m.sent < m.bursts.count()
-                                && m.sent - m.done < self.graph.ports[p].outstanding
-                                && self.wants(s)
-                        }
-                    }
-                });
-                if let Some(index) = winner {
-                    let channel = &mut self.channels[p][side(direction)];
-                    let s = channel.masters[index];
-                    channel.owner = Some(s);
+            let port = &self.graph.ports[p];
+            let channel = &mut self.channels[p][0];
+            let n = channel.masters.len();
+            if channel.left == 0 {
+                let ready = |k: &usize| {
+                    let memory = &self.states[channel.masters[(channel.next_grant + k) % n]].memory;
+                    memory.as_ref().is_some_and(|m| m.ready.front().is_some_and(|r| *r <= t))
+                };
+                if let Some(k) = (0..n).find(ready) {
+                    let index = (channel.next_grant + k) % n;
                     channel.next_grant = (index + 1) % n;
-                    if let Some(m) = &mut self.states[s].memory {
-                        match direction {
-                            Direction::Read => drop(m.ready.pop_front()),
-                            Direction::Write => m.sent += 1,
-                        }
+                    channel.owner = Some(channel.masters[index]);
+                    if let Some(m) = &mut self.states[channel.masters[index]].memory {
+                        m.ready.pop_front();
+                        let before = m.delivered * port.burst_beats;
+                        channel.left = port.burst_beats.min(m.bursts.total - before);
+                        m.delivered += 1;
                     }
                 }
             }
+            if channel.left > 0 {
+                channel.left -= 1;
+                moved = true;
+                if let Some(m) = channel.owner.and_then(|s| self.states[s].memory.as_mut()) {
+                    m.buffered += 1;
+                }
+            }
+            let channel = &self.channels[p][1];
+            let n = channel.masters.len();
+            let winner = (0..n).map(|k| (channel.next_grant + k) % n).find(|index| {
+                let s = channel.masters[*index];
+                self.states[s].memory.as_ref().is_some_and(|m| {
+                    (!m.bursts.at_first() || m.sent - m.done < port.outstanding) && self.wants(s)
+                })
+            });
+            let channel = &mut self.channels[p][1];
+            channel.owner = winner.map(|index| channel.masters[index]);
+            if let Some(index) = winner {
+                channel.next_grant = (index + 1) % n;
+            }
         }
+        moved
     }
 
     /// Whether a stage would start now if the memory let it.
@@ -310,9 +332,11 @@ impl<'g> Machine<'g> {
         }
         let can = !self.states[s].walker.done && self.states[s].local >= self.states[s].next_local;
         if can {
-            let granted = stage
-                .access
-                .is_none_or(|a| self.channels[a.port.0][side(a.direction)].owner == Some(s));
+            let granted = match (&self.states[s].memory, stage.access) {
+                (Some(m), Some(a)) if a.direction == Direction::Read => m.buffered > 0,
+                (_, Some(a)) => self.channels[a.port.0][1].owner == Some(s),
+                _ => true,
+            };
             if self.missing(s).is_none() && granted {
                 self.start(s, t, observer);
                 moved = true;
@@ -340,18 +364,22 @@ impl<'g> Machine<'g> {
                 observer.pop(*f, t);
             }
         }
-        if let Some(m) = &mut state.memory
-            && m.bursts.step()
-        {
+        if let Some(m) = &mut state.memory {
+            let port = &self.graph.ports[m.access.port.0];
             let direction = m.access.direction;
-            self.channels[m.access.port.0][side(direction)].owner = None;
             match direction {
+                Direction::Read => m.buffered -= 1,
+                Direction::Write => m.sent += u64::from(m.bursts.at_first()),
+            }
+            if m.bursts.step() {
                 // Seen by the address channel from the next cycle on.
-                Direction::Read => m.answers.push_back(t),
-                Direction::Write => {
-                    m.last_answer = t + self.graph.ports[m.access.port.0].write_overhead;
-                    m.answers.push_back(m.last_answer);
-                }
+                m.answers.push_back(match direction {
+                    Direction::Read => t,
+                    Direction::Write => {
+                        m.last_answer = t + port.write_overhead;
+                        m.last_answer
+                    }
+                });
             }
         }
         let mask = state.walker.pushes();
@@ -380,11 +408,7 @@ impl<'g> Machine<'g> {
                 if let Some(f) = self.missing(s) {
                     return Block::Empty(f);
                 }
-                let owner = self.graph.stages[s]
-                    .access
-                    .and_then(|a| self.channels[a.port.0][side(a.direction)].owner)
-                    .filter(|o| *o != s);
-                owner.map_or(Block::Done, Block::Bus)
+                Block::Done
             })
             .collect()
     }

@@ -56,11 +56,14 @@ fn paced(g: &mut Graph, name: &str, gaps: &[u64], fifo: FifoId, source: bool) ->
     stage
 }
 
+/// A stream: gaps and tokens.
+type Stream<T> = (Vec<u64>, Vec<T>);
+
 /// A unit under test: what goes in, what must come out, and its graph.
 struct Case {
     bench: Bench,
-    inputs: Vec<(Vec<u64>, Vec<u64>)>,
-    outputs: Vec<(Vec<u64>, Vec<(u64, u64)>)>,
+    inputs: Vec<Stream<u64>>,
+    outputs: Vec<Stream<(u64, u64)>>,
     graph: Graph,
     in_fifos: Vec<FifoId>,
     out_fifos: Vec<FifoId>,
@@ -292,7 +295,7 @@ fn scores_case(rng: &mut ChaCha8Rng) -> Case {
         let score =
             |query: usize, key: usize| round_shift(dot(&q[query], &k[key]), s.shift as i32) as i32;
         queries.extend(q.iter().flat_map(|t| t.chunks(4).map(pack)));
-        let rounds = (n + lanes - 1) / lanes;
+        let rounds = n.div_ceil(lanes);
         let rest = (n + lanes - 1) % lanes;
         let steps: Vec<(usize, usize)> = (0..rounds)
             .flat_map(|r| (0..n).map(move |key| (r, key)))

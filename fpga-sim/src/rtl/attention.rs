@@ -37,7 +37,7 @@ pub fn scores(s: Scores) -> Design {
 
 fn products(s: Scores) -> String {
     let Scores { tokens, lanes, blocks, shift, .. } = s;
-    let rounds = (tokens + lanes - 1) / lanes;
+    let rounds = tokens.div_ceil(lanes);
     let rest = (tokens + lanes - 1) % lanes;
     // The last key of the last round: a partial round, or a full one.
     let (last_round, last_key) =
@@ -120,7 +120,7 @@ endmodule",
 /// state of the lane in their stage.
 fn statistics(s: Scores) -> String {
     let Scores { tokens, lanes, .. } = s;
-    let rounds = (tokens + lanes - 1) / lanes;
+    let rounds = tokens.div_ceil(lanes);
     let rest = (tokens + lanes - 1) % lanes;
     let (last_round, last_key) =
         if rest == 0 { (rounds - 1, tokens - 1) } else { (rounds, rest - 1) };
