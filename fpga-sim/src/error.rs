@@ -42,6 +42,14 @@ pub enum Error {
         /// Its name.
         fifo: String,
     },
+    /// A FIFO deeper than any device.
+    #[error("fifo `{fifo}` has depth {depth}: at most 2^20 are simulated")]
+    TooDeep {
+        /// Its name.
+        fifo: String,
+        /// Its depth.
+        depth: u64,
+    },
     /// A memory port that moves no bytes.
     #[error("memory port `{port}` has bandwidth zero: {field} must be at least 1")]
     ZeroBandwidth {

@@ -219,6 +219,8 @@ pub struct Graph {
     pub ports: Vec<Port>,
 }
 
+/// Deeper FIFOs are refused.
+pub(crate) const MAX_DEPTH: u64 = 1 << 20;
 /// More cycles than this are refused.
 pub(crate) const MAX_CYCLES: u64 = 1 << 62;
 
@@ -288,6 +290,9 @@ impl Graph {
         for fifo in &self.fifos {
             if fifo.depth == 0 {
                 return Err(Error::ZeroDepth { fifo: fifo.name.clone() });
+            }
+            if fifo.depth > MAX_DEPTH {
+                return Err(Error::TooDeep { fifo: fifo.name.clone(), depth: fifo.depth });
             }
             if fifo.initial > fifo.depth {
                 return Err(Error::Unbalanced {

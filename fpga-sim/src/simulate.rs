@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Direction, Graph};
 use crate::mapping::{self, Unit};
 use crate::resources::{self, Resources};
-use crate::workload::{Operator, Step, Workload};
+use crate::workload::{Operator, Step, Weighting, Workload};
 use crate::{closed, stepped, timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -67,6 +67,8 @@ pub struct StepReport {
     pub load_cycles: u64,
     /// Multiply-accumulates.
     pub products: u64,
+    /// Multiply-accumulates that its unit can do in a cycle.
+    pub peak_products: u64,
     /// Bytes read from external memory, weights included.
     pub read_bytes: u64,
     /// Of these, weights.
@@ -228,7 +230,7 @@ pub fn simulate(arch: &Arch, workload: &Workload, options: &Options) -> Result<R
         // An expert's graph reads its weights itself.
         let loaded = if matches!(step.operator, Operator::Experts { .. }) { 0 } else { load_bytes };
         let products = step.operator.products();
-        let peak = peak_products(arch, step.operator.unit());
+        let peak = peak_products(arch, &step.operator);
         events.extend(energy::events(arch, step, ideal));
         reports.push(StepReport {
             name: step.name.clone(),
@@ -239,6 +241,7 @@ pub fn simulate(arch: &Arch, workload: &Workload, options: &Options) -> Result<R
             load_wait_cycles: wait,
             load_cycles: load,
             products,
+            peak_products: peak,
             read_bytes: run.read + loaded,
             weight_bytes: load_bytes,
             written_bytes: run.written,
@@ -251,11 +254,21 @@ pub fn simulate(arch: &Arch, workload: &Workload, options: &Options) -> Result<R
     Ok(assemble(arch, workload, options, reports, &events, schedule.end))
 }
 
-fn peak_products(arch: &Arch, unit: Unit) -> u64 {
-    match unit {
-        Unit::Linear => arch.linear.rows * arch.linear.columns,
-        Unit::Attention => arch.attention.lanes * arch.attention.block_words,
-        Unit::Vector => arch.vector.words,
+/// Products that the operator's unit can do in a cycle.
+fn peak_products(arch: &Arch, operator: &Operator) -> u64 {
+    let lanes = arch.attention.lanes * arch.attention.block_words;
+    match operator {
+        // The router multiplies a block with a column of every expert.
+        Operator::Gate { experts, .. } => arch.vector.words * experts,
+        Operator::Scores { weighting: Weighting::BiVit, .. }
+        | Operator::Mix { weighting: Weighting::BiVit, .. } => {
+            lanes * u64::from(arch.formats.activation_bits)
+        }
+        _ => match operator.unit() {
+            Unit::Linear => arch.linear.rows * arch.linear.columns,
+            Unit::Attention => lanes,
+            Unit::Vector => arch.vector.words,
+        },
     }
 }
 
@@ -476,7 +489,7 @@ fn assemble(
         .map(|s| {
             let operations = 2.0 * s.products as f64;
             let intensity = operations / (s.read_bytes + s.written_bytes).max(1) as f64;
-            let unit = 2.0 * peak_products(arch, s.unit) as f64 * arch.clock_mhz / 1e3;
+            let unit = 2.0 * s.peak_products as f64 * arch.clock_mhz / 1e3;
             RooflinePoint {
                 name: s.name.clone(),
                 operations_per_byte: intensity,

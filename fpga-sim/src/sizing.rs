@@ -4,12 +4,9 @@
 
 use crate::engine::{Recorder, WaitCycle};
 use crate::error::{Error, Result};
-use crate::graph::Graph;
+use crate::graph::{Graph, MAX_DEPTH};
 use crate::simulate::run_graph;
 use crate::{stepped, timestamp};
-
-/// Depths beyond this are not tried.
-const MOST: u64 = 1 << 20;
 
 /// Runs `graph`; a deadlock comes back with the FIFO depths that would break
 /// it, the smallest found for one FIFO after the other.
@@ -54,7 +51,9 @@ fn unblock(graph: &Graph, cycle: &WaitCycle) -> Result<Vec<(String, u64)>> {
     while let Some(cycle) = now {
         let mut widened = false;
         for wait in cycle.waits.iter().filter(|w| w.reason == "full") {
-            if let Some(f) = wide.fifos.iter().position(|f| f.name == wait.on && f.depth < MOST) {
+            if let Some(f) =
+                wide.fifos.iter().position(|f| f.name == wait.on && f.depth <= MAX_DEPTH / 2)
+            {
                 wide.fifos[f].depth *= 2;
                 widened = true;
                 if !touched.contains(&f) {
@@ -120,7 +119,7 @@ pub fn minimal(graph: &Graph) -> Result<Sizing> {
     let mut sized = graph.clone();
     let iterations: u64 = graph.stages.iter().map(|s| s.iterations()).max().unwrap_or(1);
     for fifo in &mut sized.fifos {
-        fifo.depth = iterations.clamp(fifo.depth.max(1), MOST);
+        fifo.depth = iterations.clamp(fifo.depth.max(1), MAX_DEPTH);
     }
     let mut record = Recorder::new(&sized);
     let cycles = match timestamp::run_with(&sized, timestamp::Options::default(), &mut record) {
