@@ -4,7 +4,7 @@
 //! the rest, so a block of 32,768 of them cannot overflow a 32-bit lane; blocks are added in `i64`. Compilers turn
 //! this into 16-bit vector multiplications. Order therefore never matters, and tiles agree bit for bit.
 
-use super::requant::{Narrow, Requant};
+use super::requant::{Bias, Narrow, Requant};
 use super::{KernelError, check_len};
 
 /// Which operands are transposed in a product of an m×k and a k×n matrix, all stored row by row.
@@ -97,8 +97,8 @@ pub fn dot<B: Operand>(a: &[i16], b: &[B]) -> i64 {
 
 /// `out = requant(A·B + bias)`. Returns how many elements saturated.
 ///
-/// `bias` has n entries in the accumulator's format (the sum of both operands' fraction bits); `requant` has one entry
-/// for all columns or one for each, as per-channel weights want.
+/// `bias` has n entries and comes with the accumulator's fraction bits (the sum of both operands'); `requant` has one
+/// entry for all columns or one for each, as per-channel weights want.
 ///
 /// ```
 /// use undertone_core::fixed::{Requant, linear::{Dims, Form, matmul}};
@@ -117,7 +117,7 @@ pub fn matmul<B: Operand, O: Narrow>(
     dims: Dims,
     a: &[i16],
     b: &[B],
-    bias: Option<&[i64]>,
+    bias: Option<(Bias<'_>, i32)>,
     requant: &[Requant],
     out: &mut [O],
 ) -> Result<u64, KernelError> {
@@ -126,7 +126,7 @@ pub fn matmul<B: Operand, O: Narrow>(
     check_len(NAME, "a", m.checked_mul(k), a.len())?;
     check_len(NAME, "b", k.checked_mul(n), b.len())?;
     check_len(NAME, "out", m.checked_mul(n), out.len())?;
-    check_len(NAME, "bias", Some(n), bias.map_or(n, <[i64]>::len))?;
+    check_len(NAME, "bias", Some(n), bias.map_or(n, |(b, _)| b.data.len()))?;
     if requant.len() != 1 {
         check_len(NAME, "requant", Some(n), requant.len())?;
     }
@@ -147,16 +147,15 @@ pub fn matmul<B: Operand, O: Narrow>(
         }
         Form::NN | Form::TN => {
             let (row_step, k_step) = if form == Form::NN { (k, 1) } else { (1, m) };
-            for (i, row) in out.chunks_exact_mut(n).enumerate() {
-                let a = a.get(i * row_step..).unwrap_or_default();
-                for (t, o) in row.chunks_mut(TILE).enumerate() {
-                    let sums = tile(
-                        a.iter().step_by(k_step).take(k),
-                        b.get(t * TILE..).unwrap_or_default(),
-                        n,
-                    );
-                    for (c, (o, sum)) in o.iter_mut().zip(sums).enumerate() {
-                        saturated += finish.one(t * TILE + c, sum, o);
+            // Tile by tile: one strip of B serves all rows of A in turn.
+            for first in (0..n).step_by(TILE) {
+                let b = b.get(first..).unwrap_or_default();
+                for (i, row) in out.chunks_exact_mut(n).enumerate() {
+                    let a = a.get(i * row_step..).unwrap_or_default();
+                    let sums = tile(a.iter().step_by(k_step).take(k), b, n);
+                    let row = row.get_mut(first..).unwrap_or_default();
+                    for (c, (o, sum)) in row.iter_mut().zip(sums).enumerate() {
+                        saturated += finish.one(first + c, sum, o);
                     }
                 }
             }
@@ -167,14 +166,14 @@ pub fn matmul<B: Operand, O: Narrow>(
 
 /// What follows an accumulator.
 struct Finish<'a> {
-    bias: Option<&'a [i64]>,
+    bias: Option<(Bias<'a>, i32)>,
     requant: &'a [Requant],
 }
 
 impl Finish<'_> {
     #[inline]
     fn one<O: Narrow>(&self, column: usize, sum: i64, out: &mut O) -> u64 {
-        let bias = self.bias.and_then(|b| b.get(column)).copied().unwrap_or(0);
+        let bias = self.bias.map_or(0, |(b, frac)| b.at(column, frac));
         let requant = self.requant.get(column).or(self.requant.first());
         let wide = sum.saturating_add(bias);
         let (value, saturated) = O::narrow(requant.map_or(wide, |r| r.apply(wide)));
@@ -262,14 +261,15 @@ mod tests {
             };
             let d = Dims { m, k, n };
             let (a, b) = (draw(m * k), draw(k * n));
-            let bias: Vec<i64> = (0..n as i64).map(|j| j * 1000 - 7).collect();
+            let bias: Vec<i16> = (0..n as i16).map(|j| j * 100 - 7).collect();
             let b8: Vec<i8> = b.iter().map(|&x| (x >> 8) as i8).collect();
             let b8w: Vec<i16> = b8.iter().map(|&x| x.into()).collect();
             for form in [Form::NN, Form::NT, Form::TN] {
                 let mut out = std::vec![0i64; m * n];
-                matmul(form, d, &a, &b, Some(&bias), &[Requant::fractions(0, 0)], &mut out).unwrap();
+                let offsets = Some((Bias { data: &bias, frac: 3 }, 5));
+                matmul(form, d, &a, &b, offsets, &[Requant::fractions(0, 0)], &mut out).unwrap();
                 let want: Vec<i64> = reference(form, d, &a, &b).iter().enumerate()
-                    .map(|(i, x)| x + bias[i % n]).collect();
+                    .map(|(i, x)| x + (i64::from(bias[i % n]) << 2)).collect();
                 prop_assert_eq!(&out, &want);
                 matmul(form, d, &a, &b8, None, &[Requant::fractions(0, 0)], &mut out).unwrap();
                 prop_assert_eq!(&out, &reference(form, d, &a, &b8w));

@@ -23,15 +23,22 @@ pub mod edge_moe;
 pub mod exact;
 pub mod linear;
 pub mod math;
+mod memory;
+mod menu;
 pub mod norm;
+mod operations;
 pub mod recip;
 pub mod requant;
 pub mod shift;
 pub mod table;
 #[cfg(test)]
 mod testing;
+mod world;
 
-pub use requant::{Narrow, Requant};
+pub use memory::{Absent, Arena, Memory, Operand, Tensor, frac_for};
+pub use menu::Online;
+pub use requant::{Bias, Narrow, Requant};
+pub use world::Fixed;
 
 /// Why a kernel refused to run. Nothing has been written when one of these comes back, unless the kernel says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

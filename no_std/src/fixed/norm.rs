@@ -5,7 +5,7 @@
 //! two passes would.
 
 use super::recip::rsqrt;
-use super::requant::{Narrow, mul_shift, round_shift};
+use super::requant::{Bias, Narrow, mul_shift, round_shift};
 use super::{KernelError, check_len};
 
 /// Fraction bits of a normalised element before the affine part.
@@ -24,8 +24,8 @@ pub struct LayerNorm<'a> {
     pub gamma: &'a [i16],
     /// Fraction bits of `gamma`.
     pub gamma_frac: u32,
-    /// The offset of each column, with `gamma_frac + UNIT_FRAC` fraction bits.
-    pub beta: &'a [i64],
+    /// The offset of each column.
+    pub beta: Bias<'a>,
     /// Fraction bits of the output.
     pub out_frac: u32,
 }
@@ -34,9 +34,10 @@ impl LayerNorm<'_> {
     /// Normalises rows of `gamma.len()` elements; returns how many outputs saturated.
     ///
     /// ```
-    /// use undertone_core::fixed::norm::LayerNorm;
+    /// use undertone_core::fixed::{Bias, norm::LayerNorm};
+    /// let beta = Bias { data: &[0, 0], frac: 8 };
     /// let norm = LayerNorm {
-    ///     eps_q48: 0, in_frac: 8, gamma: &[256, 256], gamma_frac: 8, beta: &[0, 0], out_frac: 8,
+    ///     eps_q48: 0, in_frac: 8, gamma: &[256, 256], gamma_frac: 8, beta, out_frac: 8,
     /// };
     /// let mut out = [0i16; 4];
     /// norm.apply(&[100, 300, -7, -9], &mut out)?;
@@ -50,7 +51,7 @@ impl LayerNorm<'_> {
     pub fn apply<O: Narrow>(&self, x: &[i16], out: &mut [O]) -> Result<u64, KernelError> {
         const NAME: &str = "norm::LayerNorm";
         let cols = self.gamma.len();
-        check_len(NAME, "beta", Some(cols), self.beta.len())?;
+        check_len(NAME, "beta", Some(cols), self.beta.data.len())?;
         check_len(NAME, "out", Some(x.len()), out.len())?;
         if cols == 0 || cols > MAX_COLS {
             return Err(KernelError::Domain {
@@ -82,6 +83,7 @@ impl LayerNorm<'_> {
         // With 48 fraction bits, as V below: at most 2^(48 + 30 + 48).
         let eps = (u128::from(self.eps_q48) * (n * n) as u128) << (2 * self.in_frac);
         let shift = (self.gamma_frac + UNIT_FRAC) as i32 - self.out_frac as i32;
+        let wide_frac = (self.gamma_frac + UNIT_FRAC) as i32;
         let mut saturated = 0;
         for (x, out) in x.chunks_exact(cols).zip(out.chunks_exact_mut(cols)) {
             let (mut sum, mut squares) = (0i64, 0i64);
@@ -96,9 +98,10 @@ impl LayerNorm<'_> {
             // A constant row with ε = 0 has no scale; its deviations are all zero, so any scale serves.
             let scale = rsqrt(((spread >> cut) as u64).max(1));
             let frac = UNIT_FRAC as i32 + 24 - (cut / 2) as i32;
-            for (((&v, o), &gamma), &beta) in x.iter().zip(out).zip(self.gamma).zip(self.beta) {
+            for (column, ((&v, o), &gamma)) in x.iter().zip(out).zip(self.gamma).enumerate() {
                 let deviation = n * i64::from(v) - sum;
                 let unit = scale.map_or(0, |s| s.apply(deviation, frac));
+                let beta = self.beta.at(column, wide_frac);
                 let wide = (unit * i64::from(gamma)).saturating_add(beta);
                 let (value, sat) = O::narrow(round_shift(wide, shift));
                 *o = value;
@@ -109,29 +112,29 @@ impl LayerNorm<'_> {
     }
 }
 
-/// An affine norm (batch norm folded): `x·gamma + beta` by column. `beta` has `in_frac + gamma_frac` fraction bits.
-/// Returns how many outputs saturated.
+/// An affine norm (batch norm folded): `x·gamma + beta` by column, from `from` fraction bits (those of `x` and `gamma`
+/// together) to `to`. Returns how many outputs saturated.
 ///
 /// # Errors
 /// [`KernelError::Length`] where a slice does not fit.
 pub fn affine<O: Narrow>(
     x: &[i16],
     gamma: &[i16],
-    beta: &[i64],
-    from: u32,
-    to: u32,
+    beta: Bias<'_>,
+    from: i32,
+    to: i32,
     out: &mut [O],
 ) -> Result<u64, KernelError> {
     const NAME: &str = "norm::affine";
     let cols = gamma.len();
-    check_len(NAME, "beta", Some(cols), beta.len())?;
+    check_len(NAME, "beta", Some(cols), beta.data.len())?;
     check_len(NAME, "out", Some(x.len()), out.len())?;
     check_len(NAME, "x", (x.len().checked_div(cols)).map(|r| r * cols), x.len())?;
-    let shift = from as i32 - to as i32;
+    let shift = from - to;
     let mut saturated = 0;
     for (x, out) in x.chunks_exact(cols).zip(out.chunks_exact_mut(cols)) {
-        for (((&v, o), &g), &b) in x.iter().zip(out).zip(gamma).zip(beta) {
-            let wide = i64::from(i32::from(v) * i32::from(g)).saturating_add(b);
+        for (column, ((&v, o), &g)) in x.iter().zip(out).zip(gamma).enumerate() {
+            let wide = i64::from(i32::from(v) * i32::from(g)) + beta.at(column, from);
             let (value, sat) = O::narrow(mul_shift(wide, 1, shift));
             *o = value;
             saturated += u64::from(sat);
@@ -158,10 +161,10 @@ mod tests {
             x.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n + f(norm.eps_q48 as f64, 48);
         let scale = if var == 0.0 { 0.0 } else { 1.0 / libm::sqrt(var) };
         x.iter()
-            .zip(norm.gamma.iter().zip(norm.beta))
+            .zip(norm.gamma.iter().zip(norm.beta.data))
             .map(|(v, (&g, &b))| {
                 (v - mean) * scale * f(g.into(), norm.gamma_frac)
-                    + f(b as f64, norm.gamma_frac + UNIT_FRAC)
+                    + f(b.into(), norm.beta.frac as u32)
             })
             .collect()
     }
@@ -184,13 +187,13 @@ mod tests {
             [(64, 1.0, 10, 12), (192, 30.0, 8, 11), (384, 0.01, 12, 12), (768, 2.0, 9, 12)]
         {
             let gamma: Vec<i16> = g.i16s(n, 1.0, 12);
-            let beta: Vec<i64> = g.i16s(n, 0.5, 14).iter().map(|&b| i64::from(b) << 18).collect();
+            let beta: Vec<i16> = g.i16s(n, 0.5, 14);
             let norm = LayerNorm {
                 eps_q48: 281_474_977,
                 in_frac,
                 gamma: &gamma,
                 gamma_frac: 12,
-                beta: &beta,
+                beta: Bias { data: &beta, frac: 14 },
                 out_frac,
             };
             let x = g.i16s(n * 50, sigma, in_frac);
@@ -208,7 +211,7 @@ mod tests {
             in_frac: 10,
             gamma: &gamma,
             gamma_frac: 12,
-            beta: &[0; 4],
+            beta: Bias { data: &[0; 4], frac: 12 },
             out_frac: 12,
         };
         for eps in [0, 281, 281_474_977] {
@@ -219,16 +222,17 @@ mod tests {
             assert!(worst(&[i16::MIN, i16::MIN, i16::MAX, i16::MAX], &norm) <= 0.6);
             assert!(worst(&[5, 5, 5, 6], &norm) <= 0.6);
         }
-        let one = LayerNorm { gamma: &gamma[..1], beta: &[0], ..norm };
+        let one = LayerNorm { gamma: &gamma[..1], beta: Bias { data: &[0], frac: 12 }, ..norm };
         assert!(worst(&[77, -5, 0], &one) <= 0.6);
         let mut out = [0i16; 4];
         assert!(matches!(
             norm.apply(&[1, 2, 3], &mut out[..3]),
             Err(KernelError::Length { operand: "x", .. })
         ));
-        let none = LayerNorm { gamma: &[], beta: &[], ..norm };
+        let empty = Bias { data: &[], frac: 0 };
+        let none = LayerNorm { gamma: &[], beta: empty, ..norm };
         assert!(matches!(none.apply(&[], &mut out[..0]), Err(KernelError::Domain { .. })));
-        assert!(affine(&[1i16, 2], &[], &[], 8, 8, &mut out[..2]).is_err());
+        assert!(affine(&[1i16, 2], &[], empty, 8, 8, &mut out[..2]).is_err());
     }
 
     proptest! {
@@ -236,7 +240,7 @@ mod tests {
         fn shift_of_the_row_cancels(x in proptest::collection::vec(-1000i16..1000, 8), by in -30_000i16..30_000) {
             let gamma = [1i16 << 12; 8];
             let norm =
-                LayerNorm { eps_q48: 281_474_977, in_frac: 10, gamma: &gamma, gamma_frac: 12, beta: &[0; 8], out_frac: 12 };
+                LayerNorm { eps_q48: 281_474_977, in_frac: 10, gamma: &gamma, gamma_frac: 12, beta: Bias { data: &[0; 8], frac: 0 }, out_frac: 12 };
             let moved: Vec<i16> = x.iter().map(|v| v + by).collect();
             let (mut a, mut b) = ([0i16; 8], [0i16; 8]);
             norm.apply(&x, &mut a).unwrap();
@@ -245,11 +249,11 @@ mod tests {
         }
 
         #[test]
-        fn affine_is_the_rounded_line(x: [i16; 3], g: [i16; 3], b in prop::array::uniform3(-1i64 << 40..1 << 40)) {
+        fn affine_is_the_rounded_line(x: [i16; 3], g: [i16; 3], b: [i16; 3]) {
             let mut out = [0i64; 3];
-            affine(&x, &g, &b, 20, 12, &mut out).unwrap();
+            affine(&x, &g, Bias { data: &b, frac: 6 }, 20, 12, &mut out).unwrap();
             for i in 0..3 {
-                let exact = i64::from(x[i]) * i64::from(g[i]) + b[i];
+                let exact = i64::from(x[i]) * i64::from(g[i]) + (i64::from(b[i]) << 14);
                 prop_assert_eq!(out[i], (exact + 128).div_euclid(256));
             }
         }

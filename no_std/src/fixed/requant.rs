@@ -87,6 +87,25 @@ impl Requant {
     }
 }
 
+/// Public offsets with a format of their own, brought to the accumulator's as they are added.
+#[derive(Clone, Copy, Debug)]
+pub struct Bias<'a> {
+    /// The offset of each column.
+    pub data: &'a [i16],
+    /// Their fraction bits.
+    pub frac: i32,
+}
+
+impl Bias<'_> {
+    /// The offset of a column with `frac` fraction bits; zero beyond the last.
+    #[inline]
+    #[must_use]
+    pub fn at(&self, column: usize, frac: i32) -> i64 {
+        let raw = self.data.get(column).copied().unwrap_or(0);
+        round_shift(raw.into(), self.frac - frac)
+    }
+}
+
 /// An element type that a wide value can be saturated into.
 pub trait Narrow: Copy + sealed::Sealed {
     /// The nearest representable value, and whether that differs from `x`.

@@ -1,0 +1,77 @@
+//! The float forward pass on one thread; `pytorch_peer.py` runs it beside PyTorch.
+//!
+//! With a model folder as argument it prints the logits of a fixed image, for the comparison of
+//! results, and then lines `batch <n> seconds <median> world <median>`: the straight-line forward
+//! pass, and the float world running the encoder written over the traits. Without one it uses
+//! the shape of the shipped vision transformer with random weights.
+
+use std::hint::black_box;
+use std::path::Path;
+use std::time::Instant;
+
+use undertone_core::{Full, Mask};
+use undertone_model::Model;
+use undertone_model::config::Config;
+use undertone_model::domains::Calibration;
+use undertone_model::float::{FastEncoder, Float};
+use undertone_model::input::{EncoderInput, patchify};
+use undertone_model::weights::EncoderWeights;
+
+const CONFIG: &[u8] = br#"{
+    "model_type": "vit", "image_size": 28, "patch_size": 4, "num_channels": 1,
+    "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "intermediate_size": 128, "layer_norm_eps": 1e-6,
+    "id2label": {"0":"0","1":"1","2":"2","3":"3","4":"4","5":"5","6":"6","7":"7","8":"8","9":"9"},
+    "undertone": {"version": 1, "class_token": false}
+}"#;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // Cargo passes `--bench` to every benchmark.
+    let folder = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
+    let (config, weights) = match folder.as_deref().map(Path::new) {
+        Some(folder) => {
+            let config = Config::load(folder)?;
+            let weights = EncoderWeights::load(folder, &config)?;
+            (config, weights)
+        }
+        None => {
+            let config = Config::parse(CONFIG, None)?;
+            let weights = EncoderWeights::random(&config, 1);
+            (config, weights)
+        }
+    };
+    let encoder = FastEncoder::new(&config, &weights);
+    let image: Vec<f32> = (0..784).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect();
+    let logits = encoder.forward(&[EncoderInput::Image(&image)])?;
+    println!("logits {:?}", logits.data);
+    let calibration = Calibration::from_config(&config)?;
+    let model = Model { config: config.clone(), weights: weights.clone(), calibration };
+    let mut world = Float::new();
+    let prepared = model.prepare::<_, Full>(&mut world)?;
+    let vit = config.vit().ok_or("the benchmark needs a vit")?;
+    for batch in [1, 64] {
+        let inputs = vec![EncoderInput::Image(&image); batch];
+        let fast = median(|| encoder.forward(black_box(&inputs)).map(drop))?;
+        let shape = model.input_shape(batch, model.tokens());
+        let run = median(|| {
+            let patches: Vec<f32> = (0..batch).flat_map(|_| patchify(&image, vit)).collect();
+            let rows = model.image_rows(&patches);
+            model.run::<_, Full>(&mut world, &prepared, shape, &rows, &Mask::NONE).map(drop)
+        })?;
+        println!("batch {batch} seconds {fast:.9} world {run:.9}");
+    }
+    Ok(())
+}
+
+/// The median time of a call, from a second of calls.
+fn median<E>(mut call: impl FnMut() -> Result<(), E>) -> Result<f64, E> {
+    let mut times = Vec::new();
+    let begin = Instant::now();
+    while begin.elapsed().as_secs_f64() < 1.0 {
+        let start = Instant::now();
+        black_box(call()?);
+        times.push(start.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[times.len() / 2])
+}
