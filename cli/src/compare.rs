@@ -95,7 +95,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     if options.common.json {
         json(&comparison)?;
     } else {
-        comparison.tasks.iter().for_each(print);
+        comparison.tasks.iter().for_each(|task| print(options, task));
     }
     let Some(fraction) = options.require_agreement else {
         return Ok(Outcome::Good);
@@ -196,8 +196,8 @@ fn row(world: WorldName, report: &Report, float: &Report, examples: &Examples) -
     }
 }
 
-fn print(task: &TaskTable) {
-    println!("{}: {} examples", task.task, task.examples);
+fn print(options: &Options, task: &TaskTable) {
+    println!("{}: {} examples\n", task.task, task.examples);
     let header = [
         "model",
         "attention",
@@ -227,7 +227,7 @@ fn print(task: &TaskTable) {
             spread(&r.seed_accuracies),
         ]
     });
-    println!("{}\n", table(&header, 3, rows.collect()));
+    println!("{}\n", table(&options.common, &header, 3, rows.collect()));
 }
 
 /// Mean and standard deviation over seeds, in percent.

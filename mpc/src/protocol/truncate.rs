@@ -77,13 +77,18 @@ impl Mpc {
                     let weight = x.bits - k;
                     // Undo the lift and the mean of the two roundings.
                     let back = only(leads, 1u64.wrapping_sub(shl(1, x.bits - 2 - k)));
-                    let back = if k == 0 { only(leads, shl(1, x.bits - 2).wrapping_neg()) } else { back };
+                    let back =
+                        if k == 0 { only(leads, shl(1, x.bits - 2).wrapping_neg()) } else { back };
                     let lane = (0..n).map(|i| {
                         let sign = |e: u64| 1u64.wrapping_sub(2 * e);
                         // m₀m₁ with mᵢ = eᵢ ⊕ aᵢ; this party knows its a.
                         let product = only(leads, top[i] & theirs[i])
-                            .wrapping_add(theirs[i].wrapping_mul(sign(top[i])).wrapping_mul(mine[i]))
-                            .wrapping_add(sign(top[i]).wrapping_mul(sign(theirs[i])).wrapping_mul(and[i]));
+                            .wrapping_add(
+                                theirs[i].wrapping_mul(sign(top[i])).wrapping_mul(mine[i]),
+                            )
+                            .wrapping_add(
+                                sign(top[i]).wrapping_mul(sign(theirs[i])).wrapping_mul(and[i]),
+                            );
                         let own_top = own[i] >> (x.bits - 1);
                         let wrap = own_top.wrapping_sub(product);
                         (own[i] >> k).wrapping_sub(shl(wrap, weight)).wrapping_add(back)
@@ -170,7 +175,11 @@ impl Mpc {
         }
         let leads = self.leads();
         let lane = each(&x.lane, |v| {
-            if leads { ((v as i64) >> by) as u64 } else { ((v.wrapping_neg() as i64 >> by) as u64).wrapping_neg() }
+            if leads {
+                ((v as i64) >> by) as u64
+            } else {
+                ((v.wrapping_neg() as i64 >> by) as u64).wrapping_neg()
+            }
         });
         Ok(Shared::new(x.shape, 64, x.scale.saturating_sub(by), lane))
     }
