@@ -109,8 +109,7 @@ impl Meter {
     pub(crate) fn join(&mut self, a: &Self, b: &Self) {
         self.total = self.total.then(a.total.beside(b.total));
         let back = self.current;
-        let names: Vec<String> =
-            a.phases.iter().chain(&b.phases).map(|(n, _)| n.clone()).collect();
+        let names: Vec<String> = a.phases.iter().chain(&b.phases).map(|(n, _)| n.clone()).collect();
         let of = |m: &Self, name: &str| {
             m.phases.iter().find(|(n, _)| n == name).map_or(Cost::default(), |(_, c)| *c)
         };

@@ -42,5 +42,5 @@ mod world;
 
 pub use cost::{Cost, Meter};
 pub use error::{Error, Result};
-pub use world::{Held, Secret};
 pub use mpc::{Format, Local, Mpc, Plan, Report, Shared, Wire, run_locally, run_over};
+pub use world::{Held, Secret};

@@ -388,10 +388,8 @@ impl Mpc {
                 online.link.send(self.path, payload).inspect_err(|_| online.link.close())?;
             }
             Some(online) => {
-                let payload = online
-                    .link
-                    .receive(self.path, len)
-                    .inspect_err(|_| online.link.close())?;
+                let payload =
+                    online.link.receive(self.path, len).inspect_err(|_| online.link.close())?;
                 sent[from] = payload.len() as u64;
                 got = Some(payload);
             }

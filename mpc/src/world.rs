@@ -13,8 +13,8 @@ use crate::ring::Product;
 use crate::{Error, Result};
 use std::sync::{Arc, Mutex, PoisonError};
 use undertone_core::{
-    Approximate, Axis, Bound, Compare, Fault, Form, Function, Made, Mask, Multiply, Num, Shape, World,
-    check,
+    Approximate, Axis, Bound, Compare, Fault, Form, Function, Made, Mask, Multiply, Num, Shape,
+    World, check,
 };
 use undertone_model::host::{Host, Weight};
 
@@ -163,9 +163,7 @@ impl Mpc {
                 todo.push(x);
             }
         }
-        let direct = |x: &Secret, s: &Shared| {
-            s.bits >= needed + s.scale.saturating_sub(target(x))
-        };
+        let direct = |x: &Secret, s: &Shared| s.bits >= needed + s.scale.saturating_sub(target(x));
         let tight: Vec<&Secret> =
             todo.iter().filter(|x| !direct(x, &self.best(x))).copied().collect();
         self.settled(&tight)?;
@@ -208,12 +206,7 @@ impl Mpc {
         x.pop().ok_or_else(|| Error::shape("settle", 1, 0))
     }
 
-    fn moved(
-        &self,
-        x: &Secret,
-        shape: Shape,
-        from: impl Iterator<Item = usize>,
-    ) -> Secret {
+    fn moved(&self, x: &Secret, shape: Shape, from: impl Iterator<Item = usize>) -> Secret {
         Secret::new(self.best(x).gather(shape, from), x.range)
     }
 
@@ -500,7 +493,8 @@ impl Approximate for Mpc {
                 );
                 let settled = self.settled(&[&a])?;
                 let y = self.inverse(&settled[0], f, (lo, hi), INVERSE)?;
-                let most = if f == Function::Rsqrt { libm::exp2(-0.5 * libm::log2(lo)) } else { 1.0 / lo };
+                let most =
+                    if f == Function::Rsqrt { libm::exp2(-0.5 * libm::log2(lo)) } else { 1.0 / lo };
                 let derived = libm::ceil(libm::log2(most)) as i32 + 1;
                 Ok(Secret::new(y, magnitude(on, derived)))
             }

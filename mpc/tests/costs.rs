@@ -38,10 +38,13 @@ fn hold(
 
 #[test]
 fn openings_and_products() {
-    hold(|s| declared::open(&[(s.len(), 64)]).then(declared::mul(s.len(), 64)), |mpc, x| {
-        let x = mpc.open_one(x)?;
-        mpc.square(&x)
-    });
+    hold(
+        |s| declared::open(&[(s.len(), 64)]).then(declared::mul(s.len(), 64)),
+        |mpc, x| {
+            let x = mpc.open_one(x)?;
+            mpc.square(&x)
+        },
+    );
     let of = |s: Shape| Product {
         batch: 1,
         n: s.rows,
@@ -50,11 +53,14 @@ fn openings_and_products() {
         form: Form::Nt,
         shared: false,
     };
-    hold(|s| declared::open(&[(s.len(), 64)]).then(declared::matmul(&of(s), 64)), |mpc, x| {
-        let of = of(x.shape());
-        let x = mpc.open_one(x)?;
-        mpc.matmul(&of, &x, &x)
-    });
+    hold(
+        |s| declared::open(&[(s.len(), 64)]).then(declared::matmul(&of(s), 64)),
+        |mpc, x| {
+            let of = of(x.shape());
+            let x = mpc.open_one(x)?;
+            mpc.matmul(&of, &x, &x)
+        },
+    );
 }
 
 #[test]
@@ -63,9 +69,12 @@ fn truncations() {
     hold(
         |s| {
             let n = s.len();
-            declared::open(&[(n, 64)])
-                .then(declared::mul(n, 64))
-                .then(declared::settle(n, 64, 2 * F, F))
+            declared::open(&[(n, 64)]).then(declared::mul(n, 64)).then(declared::settle(
+                n,
+                64,
+                2 * F,
+                F,
+            ))
         },
         |mpc, x| {
             let x = mpc.open_one(x)?;
@@ -91,31 +100,36 @@ fn functions() {
     for f in [Function::Gelu, Function::Sigmoid, Function::Tanh] {
         let series = fit(f, 1e-4).unwrap();
         hold(|s| declared::apply(s.len(), 64, F, &series), |mpc, x| mpc.apply(x, &series));
-        hold(|s| declared::apply(s.len(), 30, F, &series), |mpc, x| {
-            mpc.apply(&mpc.narrow(x, 30), &series)
-        });
+        hold(
+            |s| declared::apply(s.len(), 30, F, &series),
+            |mpc, x| mpc.apply(&mpc.narrow(x, 30), &series),
+        );
     }
     for (f, lo, hi) in [(Function::Reciprocal, 0.5, 4.0), (Function::Rsqrt, 0.001, 500.0)] {
-        hold(|s| declared::inverse(s.len(), f, (lo, hi), 1e-4, F).unwrap().0, |mpc, x| {
-            mpc.inverse(x, f, (lo, hi), 1e-4)
-        });
+        hold(
+            |s| declared::inverse(s.len(), f, (lo, hi), 1e-4, F).unwrap().0,
+            |mpc, x| mpc.inverse(x, f, (lo, hi), 1e-4),
+        );
     }
 }
 
 #[test]
 fn normalisers() {
     hold(|s| declared::softmax(s.rows, s.cols, 3, F).unwrap(), |mpc, x| mpc.softmax(x, 3));
-    hold(|s| declared::relu_softmax(s.rows, s.cols, 3, 1e-3, F).unwrap(), |mpc, x| {
-        mpc.relu_softmax(x, 3, 1e-3)
-    });
-    hold(|s| declared::two_quad(s.rows, s.cols, 3, 1e-3, F).unwrap(), |mpc, x| {
-        mpc.two_quad(x, 3, 1e-3)
-    });
+    hold(
+        |s| declared::relu_softmax(s.rows, s.cols, 3, 1e-3, F).unwrap(),
+        |mpc, x| mpc.relu_softmax(x, 3, 1e-3),
+    );
+    hold(
+        |s| declared::two_quad(s.rows, s.cols, 3, 1e-3, F).unwrap(),
+        |mpc, x| mpc.two_quad(x, 3, 1e-3),
+    );
     hold(|_| Cost::default(), |mpc, x| mpc.scaling(x));
     let domain = (0.01, 20.0);
-    hold(|s| declared::layer_norm(s.rows, s.cols, false, domain, F).unwrap(), |mpc, x| {
-        mpc.layer_norm(x, None, 1e-3, domain)
-    });
+    hold(
+        |s| declared::layer_norm(s.rows, s.cols, false, domain, F).unwrap(),
+        |mpc, x| mpc.layer_norm(x, None, 1e-3, domain),
+    );
     hold(
         |s| {
             let held = declared::input(1, s.cols);

@@ -157,7 +157,8 @@ fn maxima_and_their_columns() {
         assert!(worst(&y, wanted) <= ULP);
         assert_eq!(out.plan.cost().exchanges, 2 + 2 * u64::from(cols.next_power_of_two().ilog2()));
         let (y, _) = run(Shape::new(1, 4, cols), &x, |mpc, x| mpc.argmax_rows(x));
-        let first = |r: usize| (0..cols).rfold(cols - 1, |b, c| if row(r)[c] >= row(r)[b] { c } else { b });
+        let first =
+            |r: usize| (0..cols).rfold(cols - 1, |b, c| if row(r)[c] >= row(r)[b] { c } else { b });
         assert_eq!(y, (0..4).map(|r| first(r) as f64).collect::<Vec<_>>());
     }
 }
@@ -176,7 +177,8 @@ fn exponentials() {
 
 #[test]
 fn functions_with_tails() {
-    for f in [Function::Gelu, Function::Silu, Function::Sigmoid, Function::Tanh, Function::Softplus] {
+    for f in [Function::Gelu, Function::Silu, Function::Sigmoid, Function::Tanh, Function::Softplus]
+    {
         let mut x = uniform(2000, -12.0, 12.0);
         x.extend([0.0, ULP, -ULP, 1000.0, -1000.0]);
         let series = fit(f, 5e-5).unwrap();
@@ -200,9 +202,7 @@ fn inverses() {
     ] {
         let mut x: Vec<f64> = uniform(60, lo.ln(), hi.ln()).iter().map(|x| x.exp()).collect();
         x.extend([lo, hi, 0.5 * (lo + hi)]);
-        let (y, _) = run(Shape::new(1, 1, x.len()), &x, |mpc, x| {
-            mpc.inverse(x, f, (lo, hi), 1e-5)
-        });
+        let (y, _) = run(Shape::new(1, 1, x.len()), &x, |mpc, x| mpc.inverse(x, f, (lo, hi), 1e-5));
         for (x, y) in x.iter().zip(&y) {
             let exact = undertone_mpc::protocol::plain(f, (x / ULP).round() * ULP);
             assert!((y / exact - 1.0).abs() < 4e-5, "{} {x} {y} {exact}", f.name());
@@ -263,7 +263,8 @@ fn layer_norm_of_rows() {
         let var = r.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 64.0 + 1e-5;
         r.iter().map(|x| (x - mean) / var.sqrt()).collect()
     };
-    let (y, _) = run(Shape::new(1, 16, 64), &x, |mpc, x| mpc.layer_norm(x, None, 1e-5, (0.5, 20.0)));
+    let (y, _) =
+        run(Shape::new(1, 16, 64), &x, |mpc, x| mpc.layer_norm(x, None, 1e-5, (0.5, 20.0)));
     let error = worst(&y, x.chunks(64).flat_map(norm));
     assert!(error < 2e-4, "{error}");
     let (y, out) = run(Shape::new(1, 16, 64), &x, |mpc, x| {

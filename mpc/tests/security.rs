@@ -99,8 +99,8 @@ fn transcript(shape: Shape, x: &[f64], program: &Program, reuse: bool) -> [Vec<V
     };
     let (_, sections) = deal_in_memory("security", format, &mut |mpc| whole(mpc)).unwrap();
     let links = memory::pair(Limits::default());
-    let recorders =
-        links.map(|link| Arc::new(Recorder { link: link as Arc<dyn Link>, seen: Mutex::default() }));
+    let recorders = links
+        .map(|link| Arc::new(Recorder { link: link as Arc<dyn Link>, seen: Mutex::default() }));
     std::thread::scope(|scope| {
         for (section, link) in sections.into_iter().zip(&recorders) {
             scope.spawn(move || {

@@ -42,9 +42,8 @@ impl Greeting {
         let word = |at: usize| {
             u32::from_le_bytes([theirs[at], theirs[at + 1], theirs[at + 2], theirs[at + 3]])
         };
-        let differs = |field, ours: String, theirs: String| {
-            Err(Error::Handshake { field, ours, theirs })
-        };
+        let differs =
+            |field, ours: String, theirs: String| Err(Error::Handshake { field, ours, theirs });
         if &theirs[..8] != MAGIC {
             return differs("magic", hex(MAGIC), hex(&theirs[..8]));
         }

@@ -142,10 +142,8 @@ impl Inbox {
                 return Err(Error::Timeout { operation, after: limits.timeout });
             }
             let wait = until.saturating_duration_since(now);
-            (inner, _) = self
-                .changed
-                .wait_timeout(inner, wait)
-                .unwrap_or_else(PoisonError::into_inner);
+            (inner, _) =
+                self.changed.wait_timeout(inner, wait).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }

@@ -122,8 +122,7 @@ impl Listener {
             .with_single_cert(vec![own], key)
             .map_err(tls)?;
         let runtime = runtime()?;
-        let socket =
-            runtime.block_on(TcpListener::bind(address)).map_err(Error::io("binding"))?;
+        let socket = runtime.block_on(TcpListener::bind(address)).map_err(Error::io("binding"))?;
         Ok(Self { runtime, socket, acceptor: TlsAcceptor::from(Arc::new(config)), limits })
     }
 

@@ -128,9 +128,8 @@ impl ComparisonKeys {
                 out.extend((seed | left | right << 1 | value << 2).to_le_bytes());
             }
         }
-        let last: Vec<u64> = (0..n)
-            .map(|i| (leaf(seeds[0][i]) ^ leaf(seeds[1][i]) ^ running[i]) as u64)
-            .collect();
+        let last: Vec<u64> =
+            (0..n).map(|i| (leaf(seeds[0][i]) ^ leaf(seeds[1][i]) ^ running[i]) as u64).collect();
         crate::ring::pack(&last, 1, &mut out);
         out
     }

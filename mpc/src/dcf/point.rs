@@ -37,8 +37,7 @@ impl PointKeys {
             let mut control = [0u128, 1];
             for level in 0..bits - 1 {
                 let bit = u128::from(alpha >> (bits - 1 - level) & 1);
-                let inputs =
-                    Zeroizing::new([seeds[0], seeds[0] | 1, seeds[1], seeds[1] | 1]);
+                let inputs = Zeroizing::new([seeds[0], seeds[0] | 1, seeds[1], seeds[1] | 1]);
                 let mut child = Zeroizing::new([0u128; 4]);
                 hash(&cipher, &*inputs, &mut blocks, &mut *child);
                 let pick = |party: usize, d: u128| {

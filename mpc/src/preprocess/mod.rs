@@ -175,13 +175,7 @@ impl Preprocess for Blank {
         Ok(None)
     }
 
-    fn point(
-        &mut self,
-        _: Option<&[u64]>,
-        _: usize,
-        _: u32,
-        _: u32,
-    ) -> Result<Option<PointKeys>> {
+    fn point(&mut self, _: Option<&[u64]>, _: usize, _: u32, _: u32) -> Result<Option<PointKeys>> {
         Ok(None)
     }
 

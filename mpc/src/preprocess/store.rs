@@ -62,9 +62,8 @@ impl Header {
 
     /// Parses a header and checks it against the length of the whole file.
     fn decode(body: &Body, len: u64) -> Result<Self> {
-        let word = |b: &[u8], at: usize| {
-            u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]])
-        };
+        let word =
+            |b: &[u8], at: usize| u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
         if len < FIXED as u64 {
             return Err(wrong("file length", format!("at least {FIXED}"), len));
         }
@@ -128,10 +127,10 @@ impl Body {
             Self::Memory(bytes) => {
                 let range = at as usize..(at as usize).saturating_add(len);
                 let left = (bytes.len() as u64).saturating_sub(at);
-                bytes.get(range).map(<[u8]>::to_vec).ok_or(Error::Exhausted {
-                    wanted: len as u64,
-                    left,
-                })
+                bytes
+                    .get(range)
+                    .map(<[u8]>::to_vec)
+                    .ok_or(Error::Exhausted { wanted: len as u64, left })
             }
             Self::File(file) => {
                 let mut out = vec![0; len];
@@ -172,9 +171,8 @@ impl Store {
     }
 
     fn parse(header: &Header, bytes: &[u8]) -> Result<u32> {
-        let (session, count) = bytes
-            .split_at_checked(16)
-            .ok_or_else(|| wrong("journal length", 20, bytes.len()))?;
+        let (session, count) =
+            bytes.split_at_checked(16).ok_or_else(|| wrong("journal length", 20, bytes.len()))?;
         let count: [u8; 4] =
             count.try_into().map_err(|_| wrong("journal length", 20, bytes.len()))?;
         if session != header.session {

@@ -246,7 +246,14 @@ impl Mpc {
     }
 
     /// above·(right − left)
-    fn tail(&mut self, x: &Wire, above: &Wire, f: &Series, scale: u32, bits: u32) -> Result<Shared> {
+    fn tail(
+        &mut self,
+        x: &Wire,
+        above: &Wire,
+        f: &Series,
+        scale: u32,
+        bits: u32,
+    ) -> Result<Shared> {
         let (slope, constant) = f.right;
         if slope {
             let x = self.select(x, above)?;
@@ -268,7 +275,9 @@ mod tests {
 
     #[test]
     fn series_meet_their_tolerance_with_small_coefficients() {
-        for f in [Function::Gelu, Function::Silu, Function::Sigmoid, Function::Tanh, Function::Softplus] {
+        for f in
+            [Function::Gelu, Function::Silu, Function::Sigmoid, Function::Tanh, Function::Softplus]
+        {
             let s = fit(f, 5e-5).unwrap();
             assert!(s.error <= 2.5e-5);
             let size = s.harmonics.iter().flatten().fold(0f64, |m, c| m.max(c.abs()));

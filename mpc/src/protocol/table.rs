@@ -81,9 +81,11 @@ impl Tabulated {
             }
         }
         let high = |i: usize| pieces.iter().fold(1e-9f64, |m, p| m.max(p[i].abs()));
-        let (value_bits, slope_bits) = (libm::ceil(libm::log2(high(0))), libm::ceil(libm::log2(high(1))));
+        let (value_bits, slope_bits) =
+            (libm::ceil(libm::log2(high(0))), libm::ceil(libm::log2(high(1))));
         let room = 60 - value_bits.max(slope_bits + libm::log2(2.0 * step)).max(0.0) as u32;
-        let slope_scale = SLOPE.min(room.saturating_sub(scale)).min((60.0 - slope_bits.max(0.0)) as u32);
+        let slope_scale =
+            SLOPE.min(room.saturating_sub(scale)).min((60.0 - slope_bits.max(0.0)) as u32);
         Self { bits, window, base, scale, slope_scale, pieces, error }
     }
 
@@ -193,7 +195,8 @@ impl Mpc {
         // Both are step functions of x: a first value, then a difference a threshold.
         let root = matches!(f, Function::Rsqrt);
         let factor = |j: i32| {
-            let real = if root { libm::exp2(-0.5 * f64::from(j)) } else { libm::exp2(-f64::from(j)) };
+            let real =
+                if root { libm::exp2(-0.5 * f64::from(j)) } else { libm::exp2(-f64::from(j)) };
             libm::rint(libm::ldexp(real, FACTOR as i32)) as i64
         };
         let mut unit = self.share(&wire).times(1 << spread);
