@@ -1,16 +1,20 @@
 //! The float forward pass on one thread; `pytorch_peer.py` runs it beside PyTorch.
 //!
 //! With a model folder as argument it prints the logits of a fixed image, for the comparison of
-//! results, and then one line a batch size: `batch <n> seconds <median>`. Without one it uses
+//! results, and then lines `batch <n> seconds <median> world <median>`: the straight-line forward
+//! pass, and the float world running the encoder written over the traits. Without one it uses
 //! the shape of the shipped vision transformer with random weights.
 
 use std::hint::black_box;
 use std::path::Path;
 use std::time::Instant;
 
+use undertone_core::{Full, Mask};
+use undertone_model::Model;
 use undertone_model::config::Config;
-use undertone_model::float::FastEncoder;
-use undertone_model::input::EncoderInput;
+use undertone_model::domains::Calibration;
+use undertone_model::float::{FastEncoder, Float};
+use undertone_model::input::{EncoderInput, patchify};
 use undertone_model::weights::EncoderWeights;
 
 const CONFIG: &[u8] = br#"{
@@ -40,17 +44,34 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let image: Vec<f32> = (0..784).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect();
     let logits = encoder.forward(&[EncoderInput::Image(&image)])?;
     println!("logits {:?}", logits.data);
+    let calibration = Calibration::from_config(&config)?;
+    let model = Model { config: config.clone(), weights: weights.clone(), calibration };
+    let mut world = Float::new();
+    let prepared = model.prepare::<_, Full>(&mut world)?;
+    let vit = config.vit().ok_or("the benchmark needs a vit")?;
     for batch in [1, 64] {
         let inputs = vec![EncoderInput::Image(&image); batch];
-        let mut times = Vec::new();
-        let begin = Instant::now();
-        while begin.elapsed().as_secs_f64() < 1.0 {
-            let start = Instant::now();
-            black_box(encoder.forward(black_box(&inputs))?);
-            times.push(start.elapsed().as_secs_f64());
-        }
-        times.sort_by(f64::total_cmp);
-        println!("batch {batch} seconds {:.9}", times[times.len() / 2]);
+        let fast = median(|| encoder.forward(black_box(&inputs)).map(drop))?;
+        let shape = model.input_shape(batch, model.tokens());
+        let run = median(|| {
+            let patches: Vec<f32> = (0..batch).flat_map(|_| patchify(&image, vit)).collect();
+            let rows = model.image_rows(&patches);
+            model.run::<_, Full>(&mut world, &prepared, shape, &rows, &Mask::NONE).map(drop)
+        })?;
+        println!("batch {batch} seconds {fast:.9} world {run:.9}");
     }
     Ok(())
+}
+
+/// The median time of a call, from a second of calls.
+fn median<E>(mut call: impl FnMut() -> Result<(), E>) -> Result<f64, E> {
+    let mut times = Vec::new();
+    let begin = Instant::now();
+    while begin.elapsed().as_secs_f64() < 1.0 {
+        let start = Instant::now();
+        black_box(call()?);
+        times.push(start.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[times.len() / 2])
 }

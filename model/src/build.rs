@@ -12,6 +12,7 @@ use crate::ModelError;
 use crate::config::{self, Config, HeadKind, Input, NormKind};
 use crate::domains::Calibration;
 use crate::host::{Host, Use, Weight};
+use crate::input::{EncoderInput, InputError, patchify};
 use crate::weights::{self, Embeddings, EncoderWeights, LayerWeights};
 
 /// A model folder, read and checked.
@@ -51,6 +52,16 @@ impl Model {
     #[must_use]
     pub fn tokens(&self) -> usize {
         self.config.tokens()
+    }
+
+    /// Number of tokens of a usual input: those of an image, of an episode of the model's task, or
+    /// the longest text.
+    #[must_use]
+    pub fn task_tokens(&self) -> usize {
+        match self.config.task {
+            Some(config::Task::Recall { pairs, .. }) => pairs as usize + 1,
+            _ => self.config.tokens(),
+        }
     }
 
     /// Prepares the encoder in a world, checking every kind of attention against the menu.
@@ -127,46 +138,37 @@ impl Model {
         w.reveal(&output)
     }
 
-    /// The embedding of token ids, (n, width): word + position + token type 0. The client's part
-    /// of a `bert`, done in the clear.
+    /// What an encoder is fed for one example, (tokens, columns) of [`Model::input_shape`]: the
+    /// patches of an image, after a row of zeros where there is a class token, or the embedded
+    /// tokens of a text (word + position + token type 0). The client's part, in the clear.
     ///
     /// # Errors
-    /// A model that reads images, an id beyond the vocabulary, a sequence that is empty or longer
-    /// than the positions.
-    pub fn embed(&self, ids: &[u32]) -> Result<Vec<f32>, ModelError> {
-        let Embeddings::Bert { word, position, token_type, .. } = &self.weights.embeddings else {
-            return Err(ModelError::Input { expected: "images", got: "token ids" });
-        };
-        let width = self.config.width;
-        if ids.is_empty() || ids.len() * width > position.len() {
-            let limit = position.len() / width;
-            return Err(ModelError::Length { got: ids.len(), limit });
-        }
-        let mut out = Vec::with_capacity(ids.len() * width);
-        for (&id, place) in ids.iter().zip(position.chunks_exact(width)) {
-            let from = id as usize * width;
-            let Some(row) = word.get(from..from + width) else {
-                return Err(ModelError::Token { id, vocabulary: word.len() / width });
-            };
-            out.extend(row.iter().zip(place).zip(token_type).map(|((a, b), c)| a + b + c));
-        }
-        Ok(out)
-    }
-
-    /// The encoder's input for images that have been cut into patches, (batch, tokens, patch):
-    /// with a class token, a row of zeros goes before the patches of each image.
-    #[must_use]
-    pub fn image_rows(&self, patches: &[f32]) -> Vec<f32> {
-        let Some(vit) = self.config.vit().filter(|v| v.class_token) else {
-            return patches.to_vec();
-        };
-        let len = vit.patch_len();
-        let mut out = Vec::with_capacity(patches.len() + len);
-        for image in patches.chunks_exact(vit.patches() * len) {
-            out.resize(out.len() + len, 0.0);
-            out.extend_from_slice(image);
-        }
-        out
+    /// An input that does not fit the model.
+    pub fn rows(&self, input: &EncoderInput<'_>) -> Result<Vec<f32>, InputError> {
+        input.check(&self.config)?;
+        Ok(match (input, &self.config.input, &self.weights.embeddings) {
+            (EncoderInput::Image(image), Input::Vit(vit), _) => {
+                let mut rows = vec![0.0; if vit.class_token { vit.patch_len() } else { 0 }];
+                rows.extend(patchify(image, vit));
+                rows
+            }
+            (
+                EncoderInput::Tokens { ids, .. },
+                _,
+                Embeddings::Bert { word, position, token_type, .. },
+            ) => {
+                let width = self.config.width;
+                let row = |&id: &u32| &word[id as usize * width..][..width];
+                ids.iter()
+                    .zip(position.chunks_exact(width))
+                    .flat_map(|(id, place)| {
+                        row(id).iter().zip(place).zip(token_type).map(|((a, b), c)| a + b + c)
+                    })
+                    .collect()
+            }
+            // `check` has refused every other combination.
+            _ => Vec::new(),
+        })
     }
 }
 
@@ -263,7 +265,7 @@ pub fn kind(head: &HeadKind) -> Kind {
     }
 }
 
-/// Rows of a [outputs, inputs] matrix (or a bias with `inputs` 1) reordered by heads and scaled.
+/// Rows of a `[outputs, inputs]` matrix (or a bias with `inputs` 1) reordered by heads and scaled.
 fn permute_rows(values: &[f32], inputs: usize, d: usize, order: &[usize], factor: f32) -> Vec<f32> {
     order
         .iter()

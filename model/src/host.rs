@@ -32,9 +32,9 @@ pub struct Weight<'a> {
     pub inputs: usize,
     /// Number of outputs.
     pub outputs: usize,
-    /// Row-major [outputs, inputs].
+    /// Row-major `[outputs, inputs]`.
     pub weight: &'a [f32],
-    /// [outputs].
+    /// `[outputs]`.
     pub bias: Option<&'a [f32]>,
 }
 

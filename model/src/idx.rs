@@ -15,7 +15,7 @@ pub struct IdxImages {
     pub height: usize,
     /// Pixels of a line.
     pub width: usize,
-    /// [images, height, width].
+    /// `[images, height, width]`.
     pixels: Vec<u8>,
 }
 

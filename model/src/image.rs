@@ -110,7 +110,7 @@ impl Picture {
         (self.image.width(), self.image.height())
     }
 
-    /// The values a model reads: [channels, side, side], (pixel/255 − mean)/std per channel.
+    /// The values a model reads: `[channels, side, side]`, (pixel/255 − mean)/std per channel.
     ///
     /// Gray becomes RGB by repetition, RGB gray by luma; transparency is dropped and 16-bit
     /// channels keep their upper 8 bits.

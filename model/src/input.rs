@@ -5,7 +5,7 @@ use crate::config::{Config, Input, VitInput};
 /// One example.
 #[derive(Clone, Copy, Debug)]
 pub enum EncoderInput<'a> {
-    /// A normalised image, [channels, side, side], for a `vit`.
+    /// A normalised image, `[channels, side, side]`, for a `vit`.
     Image(&'a [f32]),
     /// Token ids for a `bert`, all of token type 0.
     Tokens {
@@ -135,7 +135,7 @@ impl EncoderInput<'_> {
     }
 }
 
-/// Cuts an image [channels, side, side] into rows [patches, channels · patch · patch], patches
+/// Cuts an image `[channels, side, side]` into rows `[patches, channels · patch · patch]`, patches
 /// in reading order and values ordered (channel, row, column), so that a product with the
 /// flattened convolution weight is the convolution of Dosovitskiy et al. 2021
 /// (arXiv 2010.11929, equation 1).

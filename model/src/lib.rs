@@ -8,7 +8,7 @@
 //! * [`weights`] reads `model.safetensors` into a typed [`weights::EncoderWeights`];
 //! * [`image`], [`idx`], [`dataset`] and [`text`] turn files into what an encoder reads;
 //! * [`tasks`] generates the tasks that have no files;
-//! * [`reference`] is the f64 forward pass, written to be read next to the papers;
+//! * [`mod@reference`] is the f64 forward pass, written to be read next to the papers;
 //! * [`float`] is the float world with its kernels, [`host`] what a host asks of any world;
 //! * [`build`] prepares a model in a world and runs it there.
 //!
@@ -30,6 +30,7 @@ pub mod limits;
 pub mod reference;
 pub mod tasks;
 pub mod text;
+pub mod trace;
 pub mod weights;
 
 pub use build::{Model, Prepared};
@@ -47,28 +48,7 @@ pub enum ModelError {
     /// A calibrated range has an unknown name.
     #[error(transparent)]
     Site(#[from] domains::UnknownSite),
-    /// The model reads something else.
-    #[error("the model reads {expected}, not {got}")]
-    Input {
-        /// What it reads.
-        expected: &'static str,
-        /// What it was given.
-        got: &'static str,
-    },
-    /// A sequence that is empty or too long.
-    #[error("a sequence of {got} tokens: the model takes 1 to {limit}")]
-    Length {
-        /// Tokens given.
-        got: usize,
-        /// Tokens that fit.
-        limit: usize,
-    },
-    /// A token outside the vocabulary.
-    #[error("token {id} is outside the vocabulary of {vocabulary}")]
-    Token {
-        /// The id.
-        id: u32,
-        /// Number of words.
-        vocabulary: usize,
-    },
+    /// An input does not fit the model.
+    #[error(transparent)]
+    Input(#[from] input::InputError),
 }

@@ -9,7 +9,7 @@ use undertone_core::fixed::linear::{Dims, Form, matmul};
 use undertone_core::fixed::math::LOG2_E_Q62;
 use undertone_core::fixed::norm::LayerNorm;
 use undertone_core::fixed::table::{Domain, Function, Table};
-use undertone_core::fixed::{Requant, attention, edge_moe, shift};
+use undertone_core::fixed::{Bias, Requant, attention, edge_moe, shift};
 
 /// Deterministic 16-bit words of about ±2^bits.
 fn words(n: usize, bits: u32, mut seed: u64) -> Vec<i16> {
@@ -67,13 +67,13 @@ fn rows(c: &mut Criterion) {
     group.bench_function("GELU table of 258, quadratic", |b| {
         b.iter(|| table.map(black_box(&x), &mut y))
     });
-    let (gamma, beta) = (vec![4096i16; n], vec![0i64; n]);
+    let (gamma, beta) = (vec![4096i16; n], vec![0i16; n]);
     let norm = LayerNorm {
         eps_q48: 281_474_977,
         in_frac: 10,
         gamma: &gamma,
         gamma_frac: 12,
-        beta: &beta,
+        beta: Bias { data: &beta, frac: 12 },
         out_frac: 12,
     };
     group.bench_function("layer norm", |b| b.iter(|| norm.apply(black_box(&x), &mut y)));

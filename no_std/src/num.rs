@@ -121,7 +121,7 @@ impl Num {
         }
         // `a` has the greater exponent: shift it left as far as it goes, then `b` right.
         let room = a.mantissa.unsigned_abs().leading_zeros() as i16 - 2;
-        let gap = a.exponent - b.exponent;
+        let gap = a.exponent.saturating_sub(b.exponent);
         let left = if gap < room { gap } else { room };
         let right = gap - left;
         let small = if right > 63 { b.mantissa >> 63 } else { b.mantissa >> right };
@@ -141,12 +141,13 @@ impl Num {
         Self::new((1i64 << 62) / short, -62 - drop - self.exponent)
     }
 
-    /// The smallest `e` with `|self| ≤ 2^e`; `i16::MIN` for zero.
+    /// The smallest `e` with `|self| ≤ 2^e`; −4096 for zero, below any number of interest and far
+    /// enough from overflow.
     #[must_use]
     pub const fn ceil_log2(self) -> i16 {
         let magnitude = self.mantissa.unsigned_abs();
         if magnitude == 0 {
-            return i16::MIN;
+            return -4096;
         }
         let floor = 63 - magnitude.leading_zeros() as i16;
         self.exponent + if magnitude.is_power_of_two() { floor } else { floor + 1 }

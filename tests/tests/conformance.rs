@@ -3,9 +3,10 @@
 use undertone_core::Full;
 use undertone_core::fixed::Online;
 use undertone_model::fixed::heap;
-use undertone_model::float::Float;
+use undertone_model::float::{Float, Fused};
 
 undertone_tests::conformance!(float, Float::new(), Full, 1e-5);
+undertone_tests::conformance!(float_fused, Float::new(), Fused, 1e-5);
 undertone_tests::conformance!(fixed, heap(1 << 16, 64), Online, 2e-3);
 
 #[test]

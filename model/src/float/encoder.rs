@@ -31,7 +31,7 @@ pub struct Batch {
     pub rows: usize,
     /// Columns: classes, or the width where there is no classifier.
     pub cols: usize,
-    /// [examples, rows, cols].
+    /// `[examples, rows, cols]`.
     pub data: Vec<f32>,
 }
 
@@ -207,7 +207,14 @@ impl<'a> FastEncoder<'a> {
                     let (q, k) = (part(0)?, part(1)?.transposed());
                     matmul(scores, q, k, scale, Mode::Write, self.parallelism)?;
                 }
-                weigh_rows(kind, attention.scores, tokens, stride, mask, attention.inverse)?;
+                weigh_rows(
+                    crate::build::kind(&kind),
+                    attention.scores,
+                    tokens,
+                    stride,
+                    mask,
+                    attention.inverse,
+                )?;
                 let weights = View::new(attention.scores, (1, 0), (tokens, stride), (tokens, 1))?;
                 let start = head * head_width;
                 let out = ViewMut::new(&mut y[start..], (1, 0), (tokens, width), (head_width, 1))?;

@@ -4,8 +4,9 @@
 pub mod kernels;
 
 mod encoder;
-mod product;
+mod menu;
 mod world;
 
 pub use encoder::{Batch, FastEncoder};
+pub use menu::Fused;
 pub use world::{Absent, Data, Float, Operand, Tensor};

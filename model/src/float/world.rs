@@ -7,7 +7,7 @@ use undertone_core::{
 };
 
 use crate::domains::Calibration;
-use crate::float::product as kernels;
+use crate::float::kernels::{self, KernelError, Mode, Parallelism, View, ViewMut};
 use crate::host::{Host, Weight};
 
 /// What a float tensor holds: values, or nothing in a plan.
@@ -58,20 +58,20 @@ impl Data for Absent {
 /// merging move nothing.
 #[derive(Debug)]
 pub struct Tensor<D> {
-    shape: Shape,
+    pub(super) shape: Shape,
     /// Heads that share a row of memory.
-    heads: usize,
-    data: D,
+    pub(super) heads: usize,
+    pub(super) data: D,
 }
 
 impl<D: Data> Tensor<D> {
     /// Distance between rows of a matrix in memory.
-    const fn stride(&self) -> usize {
+    pub(super) const fn stride(&self) -> usize {
         self.heads * self.shape.cols
     }
 
     /// Where a matrix of the batch starts in memory.
-    const fn start(&self, batch: usize) -> usize {
+    pub(super) const fn start(&self, batch: usize) -> usize {
         let (image, head) = (batch / self.heads, batch % self.heads);
         image * self.shape.rows * self.stride() + head * self.shape.cols
     }
@@ -87,8 +87,15 @@ impl<D: Data> Tensor<D> {
         &mut self.data.values_mut()[at..at + cols]
     }
 
-    fn view(&self, batch: usize) -> kernels::View<'_> {
-        kernels::View::new(&self.data.values()[self.start(batch)..], self.stride())
+    pub(super) fn view(&self, batch: usize) -> Result<View<'_>, KernelError> {
+        let values = self.data.values().get(self.start(batch)..).unwrap_or_default();
+        View::new(values, (1, 0), (self.shape.rows, self.stride()), (self.shape.cols, 1))
+    }
+
+    pub(super) fn view_mut(&mut self, batch: usize) -> Result<ViewMut<'_>, KernelError> {
+        let (start, stride) = (self.start(batch), self.stride());
+        let values = self.data.values_mut().get_mut(start..).unwrap_or_default();
+        ViewMut::new(values, (1, 0), (self.shape.rows, stride), (self.shape.cols, 1))
     }
 
     /// A tensor made row by row; the callback gets the batch, the row and zeros to fill.
@@ -146,9 +153,9 @@ pub enum Operand<D> {
         inputs: usize,
         /// Number of outputs.
         outputs: usize,
-        /// Row-major [outputs, inputs].
+        /// Row-major `[outputs, inputs]`.
         weight: D,
-        /// [outputs]
+        /// `[outputs]`
         bias: Option<D>,
     },
     /// A tensor that broadcasts.
@@ -173,6 +180,7 @@ pub enum Operand<D> {
 pub struct Float<D = Vec<f32>> {
     counts: Counts,
     watch: Watch,
+    pub(super) parallelism: Parallelism,
     data: std::marker::PhantomData<fn() -> D>,
 }
 
@@ -225,7 +233,12 @@ impl Float<Absent> {
 
 impl<D: Data> Float<D> {
     fn over(watch: Watch) -> Self {
-        Self { counts: Counts::default(), watch, data: std::marker::PhantomData }
+        Self {
+            counts: Counts::default(),
+            watch,
+            parallelism: Parallelism::None,
+            data: std::marker::PhantomData,
+        }
     }
 
     /// Operations counted so far.
@@ -302,7 +315,7 @@ impl<D: Data> Float<D> {
         self.bounded(a, on)
     }
 
-    fn vector<'p>(op: &'static str, p: &'p Operand<D>) -> Result<&'p Tensor<D>, Fault> {
+    pub(super) fn vector<'p>(op: &'static str, p: &'p Operand<D>) -> Result<&'p Tensor<D>, Fault> {
         match p {
             Operand::Vector(v) => Ok(v),
             Operand::Linear { inputs, outputs, .. } => {
@@ -374,11 +387,13 @@ impl<D: Data> World for Float<D> {
             flat = x.contiguous();
             &flat
         };
+        let (mut made, parallelism) = (Ok(()), self.parallelism);
         let data = D::make(shape.len(), |out| {
-            let rows = shape.batch * shape.rows;
             let bias = bias.as_ref().map(Data::values);
-            kernels::linear(rows, *inputs, *outputs, x.data.values(), weight.values(), bias, out);
+            let (x, weight) = (x.data.values(), weight.values());
+            made = kernels::linear(out, x, *inputs, weight, bias, Mode::Write, parallelism);
         });
+        made.map_err(fault)?;
         self.bounded(Tensor { shape, heads: 1, data }, on)
     }
 
@@ -507,15 +522,15 @@ impl<D: Data> Multiply for Float<D> {
         let mut made = Tensor::<D>::build(shape, heads, |_, _, _| {});
         if D::REAL {
             for batch in 0..shape.batch {
-                let (at, stride) = (made.start(batch), made.stride());
-                let out = kernels::ViewMut::new(&mut made.data.values_mut()[at..], stride);
-                kernels::product(
-                    form,
-                    (shape.rows, inner, shape.cols),
-                    a.view(batch),
-                    b.view(batch),
-                    out,
-                );
+                let (x, y) = (a.view(batch), b.view(batch));
+                let (x, y) = (x.map_err(fault)?, y.map_err(fault)?);
+                let (x, y) = match form {
+                    Form::Nn => (x, y),
+                    Form::Nt => (x, y.transposed()),
+                    Form::Tn => (x.transposed(), y),
+                };
+                let out = made.view_mut(batch).map_err(fault)?;
+                kernels::matmul(out, x, y, 1.0, Mode::Write, self.parallelism).map_err(fault)?;
             }
         }
         self.bounded(made, on)
@@ -525,7 +540,7 @@ impl<D: Data> Multiply for Float<D> {
 impl<D: Data> Approximate for Float<D> {
     fn map(&mut self, mut a: Tensor<D>, f: Function, _: Bound, on: Bound) -> Made<Self> {
         self.count(Op::Function, a.shape.len());
-        kernels::map(f, a.data.values_mut());
+        apply(f, a.data.values_mut());
         self.bounded(a, on)
     }
 }
@@ -584,4 +599,34 @@ fn own<D: Data>(op: &'static str, shape: Shape, values: &[f32]) -> Result<D, Fau
         return Err(Fault::Shape { op, left: Shape::new(1, 1, values.len()), right: shape });
     }
     Ok(D::make(values.len(), |out| out.copy_from_slice(values)))
+}
+
+/// A function elementwise.
+fn apply(f: Function, values: &mut [f32]) {
+    let each = |values: &mut [f32], f: fn(f32) -> f32| values.iter_mut().for_each(|x| *x = f(*x));
+    match f {
+        Function::Exp => kernels::exp(values),
+        Function::Gelu => kernels::gelu(values),
+        Function::Reciprocal => each(values, |x| 1.0 / x),
+        Function::Rsqrt => each(values, |x| 1.0 / x.sqrt()),
+        Function::Sigmoid => each(values, |x| 1.0 / (1.0 + libm::expf(-x))),
+        Function::Softplus => each(values, |x| x.max(0.0) + libm::log1pf(libm::expf(-x.abs()))),
+        Function::Tanh => each(values, libm::tanhf),
+        Function::Silu => each(values, |x| x / (1.0 + libm::expf(-x))),
+    }
+}
+
+/// A kernel's refusal in the core's terms. The world has checked the shapes before, so this is
+/// for lengths of operands that a caller prepared wrongly.
+pub(super) fn fault(error: KernelError) -> Fault {
+    let wrong = |got, expected| Fault::Shape {
+        op: "float kernel",
+        left: Shape::new(1, 1, got),
+        right: Shape::new(1, 1, expected),
+    };
+    match error {
+        KernelError::Length { found, expected, .. } => wrong(found, expected),
+        KernelError::OutOfBounds { last, len } => wrong(len, last + 1),
+        _ => Fault::Stale { op: "float kernel" },
+    }
 }

@@ -3,7 +3,7 @@
 use super::Matrix;
 use crate::config::HeadKind;
 
-/// The attention of one head: q [n, d], k [m, d], v [m, e] to [n, e].
+/// The attention of one head: q `[n, d]`, k `[m, d]`, v `[m, e]` to `[n, e]`.
 ///
 /// `mask` has an entry a key; masked keys have weight 0 and do not count in N.
 pub fn attend(kind: HeadKind, q: &Matrix, k: &Matrix, v: &Matrix, mask: &[bool]) -> Matrix {

@@ -33,7 +33,7 @@ pub use matrix::Matrix;
 /// What a forward pass returns.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Output {
-    /// Every token after the last norm, [tokens, width].
+    /// Every token after the last norm, `[tokens, width]`.
     pub hidden: Matrix,
     /// The pooled tokens, through the classifier where there is one: [1, classes] or
     /// [1, width], and a row a token where the pooling is `none`.

@@ -43,18 +43,18 @@ pub enum Embeddings {
     Vit {
         /// The patch projection: inputs ordered (channel, row, column) as in the convolution.
         projection: Linear,
-        /// Position embeddings [tokens, width], the class token's first.
+        /// Position embeddings `[tokens, width]`, the class token's first.
         position: Vec<f32>,
-        /// The class token [width], where there is one.
+        /// The class token `[width]`, where there is one.
         class_token: Option<Vec<f32>>,
     },
     /// Of a `bert`.
     Bert {
-        /// Word embeddings [vocabulary, width].
+        /// Word embeddings `[vocabulary, width]`.
         word: Vec<f32>,
-        /// Position embeddings [positions, width].
+        /// Position embeddings `[positions, width]`.
         position: Vec<f32>,
-        /// Token type embeddings [token_types, width].
+        /// Token type embeddings `[token_types, width]`.
         token_type: Vec<f32>,
         /// The norm over the sum of the three.
         norm: Norm,
@@ -64,7 +64,7 @@ pub enum Embeddings {
 /// The weights of one encoder layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerWeights {
-    /// Queries [width, width]; head h owns the outputs h·head_width….
+    /// Queries `[width, width]`; head h owns the outputs h·head_width….
     pub query: Linear,
     /// Keys, likewise.
     pub key: Linear,
@@ -76,9 +76,9 @@ pub struct LayerWeights {
     pub attention_norm: Norm,
     /// The norm of the MLP, likewise.
     pub mlp_norm: Norm,
-    /// The first matrix of the MLP, [mlp_width, width].
+    /// The first matrix of the MLP, `[mlp_width, width]`.
     pub up: Linear,
-    /// The second matrix of the MLP, [width, mlp_width].
+    /// The second matrix of the MLP, `[width, mlp_width]`.
     pub down: Linear,
     /// The coefficients of a quadratic activation.
     pub quadratic: Option<Quadratic>,
@@ -91,13 +91,13 @@ pub struct Linear {
     pub outputs: usize,
     /// Columns of `weight`.
     pub inputs: usize,
-    /// [outputs, inputs].
+    /// `[outputs, inputs]`.
     pub weight: Vec<f32>,
-    /// [outputs]; only query, key and value can lack it.
+    /// `[outputs]`; only query, key and value can lack it.
     pub bias: Option<Vec<f32>>,
 }
 
-/// The learned part of a layer norm or of a folded batch norm, both [width].
+/// The learned part of a layer norm or of a folded batch norm, both `[width]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Norm {
     /// The factor of each channel.
@@ -106,7 +106,7 @@ pub struct Norm {
     pub bias: Vec<f32>,
 }
 
-/// a·x² + b·x per channel, both [mlp_width].
+/// a·x² + b·x per channel, both `[mlp_width]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quadratic {
     /// The coefficient of x².

@@ -173,7 +173,9 @@ fn sums<W: Multiply>(
 /// sᵖ for an even p by squarings and at most one product a bit of p/2.
 fn raise<W: Multiply>(w: &mut W, s: W::Secret, p: u8, domain: Bound, on: Bound) -> Made<W> {
     let power_bound = |e: u8| {
-        let range = |r: Range| Range::new(Num::ZERO, Num::new(1, r.ceil_log2() * i16::from(e)));
+        let range = |r: Range| {
+            Range::new(Num::ZERO, Num::new(1, r.ceil_log2().saturating_mul(i16::from(e))))
+        };
         domain.inner_range(domain.range.map(range))
     };
     let bound = |e: u8| if e == p { on } else { power_bound(e) };

@@ -190,7 +190,7 @@ fn divide<O: Narrow>(acc: &[i64], by: Scaled, frac: i32, out: &mut [O]) -> u64 {
     saturated
 }
 
-/// Softmax attention. Scores are octaves with `F` fraction bits (fold log2(e)/√d into [`Head::score`]); row i of the
+/// Softmax attention. Scores are octaves with `F` fraction bits (fold log2(e)/√d into the head's `score`); row i of the
 /// result, with `out_frac` more fraction bits than V (fewer if negative), goes to `out[i·stride..]`.
 ///
 /// Equal, key by key, to [`RowSum::push`]: the result does not depend on how keys are grouped.

@@ -147,16 +147,15 @@ pub fn matmul<B: Operand, O: Narrow>(
         }
         Form::NN | Form::TN => {
             let (row_step, k_step) = if form == Form::NN { (k, 1) } else { (1, m) };
-            for (i, row) in out.chunks_exact_mut(n).enumerate() {
-                let a = a.get(i * row_step..).unwrap_or_default();
-                for (t, o) in row.chunks_mut(TILE).enumerate() {
-                    let sums = tile(
-                        a.iter().step_by(k_step).take(k),
-                        b.get(t * TILE..).unwrap_or_default(),
-                        n,
-                    );
-                    for (c, (o, sum)) in o.iter_mut().zip(sums).enumerate() {
-                        saturated += finish.one(t * TILE + c, sum, o);
+            // Tile by tile: one strip of B serves all rows of A in turn.
+            for first in (0..n).step_by(TILE) {
+                let b = b.get(first..).unwrap_or_default();
+                for (i, row) in out.chunks_exact_mut(n).enumerate() {
+                    let a = a.get(i * row_step..).unwrap_or_default();
+                    let sums = tile(a.iter().step_by(k_step).take(k), b, n);
+                    let row = row.get_mut(first..).unwrap_or_default();
+                    for (c, (o, sum)) in row.iter_mut().zip(sums).enumerate() {
+                        saturated += finish.one(first + c, sum, o);
                     }
                 }
             }

@@ -138,7 +138,7 @@ fn kind_plan(kind: &Kind, keys: usize, at: &Context<'_>) -> Result<Plan, Fault> 
             }
             _ => of(Role::Weights)?,
         };
-        let weight = (24 - greatest).clamp(0, 24);
+        let weight = 24i16.saturating_sub(greatest).clamp(0, 24);
         Ok(Formats { score: score as u32, weight: weight as u32 })
     };
     let power = |p: u8, c: Num, rectify: bool| -> Result<Power, Fault> {

@@ -305,8 +305,7 @@ impl<M: Memory, S: AsRef<[i16]> + Sync> World for Fixed<M, S> {
     fn offset(&mut self, a: Tensor, k: Num, on: Bound) -> Made<Self> {
         self.live("offset", &a)?;
         // A value inside an operator gets a format that holds the sum for certain.
-        let e = if k.is_zero() { i16::MIN } else { k.ceil_log2() };
-        let frac = self.format(on, frac_for(e.max(15 - a.frac) + 1))?;
+        let frac = self.format(on, frac_for(k.ceil_log2().max(15 - a.frac) + 1))?;
         let align = Align::new(a.frac, FINE, frac);
         let k = k.to_fixed(FINE);
         self.count(Op::Add, a.layout.shape.len());
@@ -592,6 +591,10 @@ impl<M: Memory, S: AsRef<[i16]> + Sync> Fixed<M, S> {
     pub fn row(&mut self, x: &Tensor, batch: usize, row: usize) -> Result<&[i16], Fault> {
         self.live("row", x)?;
         let range = x.layout.row(batch, row);
-        self.memory.tensors().get(range).map(|r| &*r).ok_or(Fault::Stale { op: "row" })
+        self.memory
+            .tensors()
+            .get(range)
+            .map(|row| -> &[i16] { row })
+            .ok_or(Fault::Stale { op: "row" })
     }
 }

@@ -238,8 +238,8 @@ pub fn matmul(
     Ok(())
 }
 
-/// out = x·weightᵀ + bias for rows x [rows, inputs], weight [outputs, inputs] and out
-/// [rows, outputs]; with [`Mode::Accumulate`] the result is added to what `out` holds.
+/// out = x·weightᵀ + bias for rows x `[rows, inputs]`, weight `[outputs, inputs]` and out
+/// `[rows, outputs]`; with [`Mode::Accumulate`] the result is added to what `out` holds.
 ///
 /// # Errors
 /// [`KernelError`] if lengths do not match.

@@ -3,7 +3,7 @@
 use super::map::whole_rows;
 use super::vector::{Kernel, dispatch, exp_one, map_sum, max, sum};
 use super::{KernelError, length};
-use crate::config::HeadKind;
+use undertone_core::attention::{Kind, Variant};
 
 /// Layer norm of each row of `x` into `out`: (x − mean)/√(variance + eps)·weight + bias.
 ///
@@ -108,7 +108,7 @@ pub fn softmax_rows(x: &mut [f32], n: usize, stride: usize) -> Result<(), Kernel
 /// [`KernelError::Length`] unless the rows are whole, `1 <= n <= stride`, `inverse` has an
 /// entry a row and `mask` one a key.
 pub fn weigh_rows(
-    kind: HeadKind,
+    kind: Kind,
     x: &mut [f32],
     n: usize,
     stride: usize,
@@ -126,7 +126,7 @@ pub fn weigh_rows(
 }
 
 struct Weigh<'a> {
-    kind: HeadKind,
+    kind: Kind,
     x: &'a mut [f32],
     n: usize,
     stride: usize,
@@ -171,28 +171,34 @@ impl Kernel for Weigh<'_> {
         let n = kept as f32;
         let none = |_: &[f32]| 0.0;
         match self.kind {
-            HeadKind::Softmax => self.each(max, |s, top| exp_one::<FMA>(s - top), |sum| sum),
-            HeadKind::Power { p, eps, mean } => {
-                // (Σw/N·v)/(eps + Σw/N) = Σw·v/(N·eps + Σw): one form for both.
-                let eps = if mean { eps as f32 * n } else { eps as f32 };
+            Kind::ReluSoftmax { eps } => {
+                let eps = eps.to_f64() as f32;
+                self.each(none, |s, _| if s > 0.0 { s } else { 0.0 }, |sum| eps + sum);
+            }
+            Kind::Power { p, variant } => {
+                let eps = match variant {
+                    // The maximum cancels in the division.
+                    Variant::Plain | Variant::Stable { .. } => 0.0,
+                    Variant::Lipschitz { eps } => eps.to_f64() as f32,
+                    // (Σw/N·v)/(eps + Σw/N) = Σw·v/(N·eps + Σw): one form for both.
+                    Variant::LengthAgnostic { eps } => eps.to_f64() as f32 * n,
+                };
                 match p {
                     2 => self.each(none, |s, _| s * s, |sum| eps + sum),
                     4 => self.each(none, |s, _| (s * s) * (s * s), |sum| eps + sum),
-                    _ => self.each(none, |s, _| power(s, p), |sum| eps + sum),
+                    _ => self.each(none, |s, _| power(s, p.into()), |sum| eps + sum),
                 }
             }
-            HeadKind::ReluSoftmax { eps } => {
-                self.each(none, |s, _| if s > 0.0 { s } else { 0.0 }, |sum| eps as f32 + sum);
+            Kind::Scaling => self.each(none, |s, _| s, |_| n),
+            Kind::TwoQuad { c, eps } => {
+                let (c, eps) = (c.to_f64() as f32, eps.to_f64() as f32);
+                self.each(none, |s, _| (s + c) * (s + c), |sum| eps + sum);
             }
-            HeadKind::Scaling => self.each(none, |s, _| s, |_| n),
-            HeadKind::TwoQuad { c, eps } => {
-                let c = c as f32;
-                self.each(none, |s, _| (s + c) * (s + c), |sum| eps as f32 + sum);
-            }
-            HeadKind::ReluSquared => {
+            Kind::ReluSquared => {
                 self.each(none, |s, _| if s > 0.0 { s * s } else { 0.0 }, |_| n);
             }
-            HeadKind::Uniform => self.each(none, |_, _| 1.0, |_| n),
+            Kind::Uniform => self.each(none, |_, _| 1.0, |_| n),
+            _ => self.each(max, |s, top| exp_one::<FMA>(s - top), |sum| sum),
         }
     }
 }

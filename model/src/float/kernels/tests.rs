@@ -102,7 +102,7 @@ proptest! {
         let mut x = vec![f32::NAN; stride];
         x[..n].copy_from_slice(&scores);
         let mut inverse = [0.0];
-        weigh_rows(kind, &mut x, n, stride, Some(&mask), &mut inverse).unwrap();
+        weigh_rows(crate::build::kind(&kind), &mut x, n, stride, Some(&mask), &mut inverse).unwrap();
 
         let exact: Vec<f64> = scores.iter().map(|&s| f64::from(s)).collect();
         let (weights, denominator) = row_weights(kind, &exact, &mask);
@@ -255,5 +255,7 @@ fn misfits_are_refused() {
     assert!(layer_norm_rows(&data, &[1.0; 4], &[1.0; 3], 0.0, &mut out).is_err());
     assert!(divide_rows(&mut out, 3, 2, 4, &[1.0; 3]).is_err());
     let inverse = &mut [0.0; 2];
-    assert!(weigh_rows(HeadKind::Softmax, &mut out, 3, 4, None, inverse).is_err());
+    assert!(
+        weigh_rows(crate::build::kind(&HeadKind::Softmax), &mut out, 3, 4, None, inverse).is_err()
+    );
 }

@@ -1,0 +1,157 @@
+//! Labelled examples for a model: shipped images, a data set, or generated episodes.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use undertone_core::Shape;
+use undertone_model::Model;
+use undertone_model::config::{Input, Task};
+use undertone_model::dataset::{Dataset, Split};
+use undertone_model::image::{Picture, Resize};
+use undertone_model::input::EncoderInput;
+use undertone_model::tasks::recall::Recall;
+
+/// The stream of episodes that models are evaluated on.
+const EVALUATION_SEED: u64 = 7;
+/// The stream that ranges are calibrated on.
+const CALIBRATION_SEED: u64 = 8;
+
+/// Examples of one shape, ready for an encoder.
+pub(crate) struct Examples {
+    /// What they are, for titles.
+    pub(crate) name: String,
+    /// The shape of one.
+    pub(crate) shape: Shape,
+    /// The encoder's input, example after example.
+    pub(crate) rows: Vec<f32>,
+    /// The right classes.
+    pub(crate) labels: Vec<usize>,
+}
+
+impl Examples {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// The rows of examples `from..to`.
+    pub(crate) fn rows(&self, from: usize, to: usize) -> &[f32] {
+        let one = self.shape.len();
+        &self.rows[from * one..to * one]
+    }
+
+    fn new(name: String, shape: Shape) -> Self {
+        Self { name, shape, rows: Vec::new(), labels: Vec::new() }
+    }
+
+    /// Test examples for a model: `data` if given, else the images beside the models, else
+    /// episodes of the model's task.
+    pub(crate) fn test(
+        model: &Model,
+        models: &Path,
+        data: Option<&Path>,
+        limit: usize,
+    ) -> anyhow::Result<Self> {
+        match (&model.config.input, data) {
+            (Input::Vit(_), Some(folder)) => Self::dataset(model, folder, Split::Test, limit),
+            (Input::Vit(_), None) => Self::shipped(model, &models.join("images"), limit),
+            (Input::Bert(_), _) => Self::episodes(model, EVALUATION_SEED, limit),
+        }
+    }
+
+    /// Examples to calibrate on: the training half of a data set, or episodes that no evaluation
+    /// sees.
+    pub(crate) fn calibration(
+        model: &Model,
+        data: Option<&Path>,
+        limit: usize,
+    ) -> anyhow::Result<Self> {
+        match (&model.config.input, data) {
+            (Input::Vit(_), Some(folder)) => Self::dataset(model, folder, Split::Train, limit),
+            (Input::Vit(_), None) => bail!("a model that reads images is calibrated on --data DIR"),
+            (Input::Bert(_), _) => Self::episodes(model, CALIBRATION_SEED, limit),
+        }
+    }
+
+    fn dataset(model: &Model, folder: &Path, split: Split, limit: usize) -> anyhow::Result<Self> {
+        let labels = model.config.labels.as_deref();
+        let set = Dataset::open(folder, split, labels)
+            .with_context(|| format!("data set {}", folder.display()))?;
+        let name = match split {
+            Split::Test => "test images",
+            Split::Train => "training images",
+        };
+        let mut examples =
+            Self::new(format!("{name} of {}", folder.display()), image_shape(model)?);
+        for item in set.iter().take(limit) {
+            let (picture, label) = item?;
+            examples.push_image(model, &picture, label)?;
+        }
+        examples.check()
+    }
+
+    /// Images that ship with the models: `<number>-<label>.png`, the label as the model names it
+    /// in lower case with hyphens.
+    fn shipped(model: &Model, folder: &Path, limit: usize) -> anyhow::Result<Self> {
+        let labels = model.config.labels.as_deref().context("the model names no classes")?;
+        let hyphened = |label: &String| label.to_lowercase().replace([' ', '/'], "-");
+        let labels: Vec<String> = labels.iter().map(hyphened).collect();
+        let entries = std::fs::read_dir(folder).with_context(|| {
+            format!("{}: run from the project's root, or give --models or --data", folder.display())
+        })?;
+        let mut paths = entries.map(|e| Ok(e?.path())).collect::<std::io::Result<Vec<_>>>()?;
+        paths.retain(|path| path.extension().is_some_and(|e| e == "png"));
+        paths.sort();
+        let mut examples =
+            Self::new(format!("images of {}", folder.display()), image_shape(model)?);
+        for path in paths.into_iter().take(limit) {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let label = name
+                .split_once('-')
+                .and_then(|(_, label)| labels.iter().position(|l| l == label))
+                .with_context(|| format!("{name}.png: no class of the model has this name"))?;
+            let picture = Picture::load(&path).with_context(|| name.clone())?;
+            examples.push_image(model, &picture, label)?;
+        }
+        examples.check()
+    }
+
+    fn push_image(&mut self, model: &Model, picture: &Picture, label: usize) -> anyhow::Result<()> {
+        let vit = model.config.vit().context("the model does not read images")?;
+        let values = picture.to_input(vit, Resize::Refuse)?;
+        self.rows.extend(model.rows(&EncoderInput::Image(&values))?);
+        self.labels.push(label);
+        Ok(())
+    }
+
+    fn episodes(model: &Model, seed: u64, limit: usize) -> anyhow::Result<Self> {
+        let Some(Task::Recall { keys, values, pairs }) = model.config.task else {
+            bail!("a text model without a task has no labelled examples: use infer --text");
+        };
+        let task = Recall::new(keys, values, pairs)?;
+        let shape = model.input_shape(1, pairs as usize + 1);
+        let mut examples = Self::new(
+            format!("associative recall, {pairs} pairs of {keys} keys and {values} values"),
+            shape,
+        );
+        for index in 0..limit as u64 {
+            let episode = task.episode(seed, index);
+            let input = EncoderInput::Tokens { ids: &episode.tokens, mask: None };
+            examples.rows.extend(model.rows(&input)?);
+            examples.labels.push(episode.label as usize);
+        }
+        examples.check()
+    }
+
+    fn check(self) -> anyhow::Result<Self> {
+        if self.labels.is_empty() {
+            bail!("no example: is --limit zero, or the folder empty?");
+        }
+        Ok(self)
+    }
+}
+
+fn image_shape(model: &Model) -> anyhow::Result<Shape> {
+    model.config.vit().context("the model does not read images")?;
+    Ok(model.input_shape(1, model.tokens()))
+}

@@ -1,0 +1,175 @@
+//! `infer`: one model on images or sentences.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use serde::Serialize;
+use undertone_core::{Mask, Shape};
+use undertone_model::Model;
+use undertone_model::fixed::FixedModel;
+use undertone_model::float::{Float, Fused};
+use undertone_model::image::{Picture, Resize};
+use undertone_model::input::EncoderInput;
+use undertone_model::text::TextEncoder;
+
+use crate::render::{argmax, json, table};
+use crate::worlds::WorldName;
+use crate::{Common, ModelFolder, Outcome};
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    folder: ModelFolder,
+    /// Images to classify (PNG or JPEG).
+    images: Vec<PathBuf>,
+    /// Sentences to embed or classify; may be given more than once.
+    #[arg(long, value_name = "SENTENCE", conflicts_with = "images")]
+    text: Vec<String>,
+    /// The world to run in.
+    #[arg(long, default_value = "float")]
+    world: WorldName,
+    /// Scale images of another size.
+    #[arg(long)]
+    resize: bool,
+    /// Refuse values outside the calibrated ranges (float world).
+    #[arg(long)]
+    strict: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Answer {
+    Class { input: String, class: usize, label: String, probability: f64, logits: Vec<f32> },
+    Embedding { input: String, embedding: Vec<f32> },
+}
+
+#[derive(Debug, Serialize)]
+struct Answers {
+    version: u32,
+    world: &'static str,
+    answers: Vec<Answer>,
+    /// Cosines of every pair of sentences, where sentences were embedded.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cosines: Vec<Cosine>,
+}
+
+#[derive(Debug, Serialize)]
+struct Cosine {
+    a: usize,
+    b: usize,
+    cosine: f64,
+}
+
+pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
+    let model = options.folder.load()?;
+    if options.images.is_empty() && options.text.is_empty() {
+        bail!("nothing to do: name images, or sentences with --text");
+    }
+    let mut answers = Vec::new();
+    for path in &options.images {
+        let vit = model.config.vit().context("the model does not read images")?;
+        let resize = if options.resize { Resize::Scale } else { Resize::Refuse };
+        let name = path.display().to_string();
+        let picture = Picture::load(path).with_context(|| name.clone())?;
+        let values = picture.to_input(vit, resize).with_context(|| name.clone())?;
+        answers.push(answer(options, &model, name, &EncoderInput::Image(&values))?);
+    }
+    if !options.text.is_empty() {
+        let encoder = TextEncoder::load(&options.folder.model, &model.config)?;
+        for text in &options.text {
+            let tokens = encoder.encode(text).with_context(|| text.clone())?;
+            let input = EncoderInput::Tokens { ids: &tokens.ids, mask: None };
+            answers.push(answer(options, &model, text.clone(), &input)?);
+        }
+    }
+    let cosines = cosines(&answers);
+    let answers = Answers { version: 1, world: options.world.name(), answers, cosines };
+    if options.common.json {
+        json(&answers)?
+    } else {
+        print(&answers)
+    }
+    Ok(Outcome::Good)
+}
+
+fn answer(
+    options: &Options,
+    model: &Model,
+    input: String,
+    example: &EncoderInput<'_>,
+) -> anyhow::Result<Answer> {
+    let rows = model.rows(example)?;
+    let whole = model.input_shape(1, 1);
+    let shape = Shape::new(1, rows.len() / whole.cols, whole.cols);
+    let output = match options.world {
+        WorldName::Float => {
+            let mut w = if options.strict { Float::strict() } else { Float::new() };
+            let encoder = model.prepare::<_, Fused>(&mut w)?;
+            model.run::<_, Fused>(&mut w, &encoder, shape, &rows, &Mask::NONE)
+        }
+        WorldName::Fixed => FixedModel::new(model, shape)?.run(&rows).map(|run| run.output),
+    };
+    let output = output.with_context(|| input.clone())?;
+    if model.weights.classifier.is_some() {
+        let class = argmax(&output);
+        let max = output[class];
+        let total: f64 = output.iter().map(|x| f64::from(x - max).exp()).sum();
+        let label = match &model.config.labels {
+            Some(labels) => labels.get(class).cloned().unwrap_or_default(),
+            None => class.to_string(),
+        };
+        return Ok(Answer::Class { input, class, label, probability: 1.0 / total, logits: output });
+    }
+    // A sentence's embedding: the mean over its tokens, normalised (sentence-transformers).
+    let width = model.config.width;
+    let mut embedding = vec![0.0f32; width];
+    for row in output.chunks_exact(width) {
+        embedding.iter_mut().zip(row).for_each(|(e, x)| *e += x);
+    }
+    let norm = embedding.iter().map(|x| x * x).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
+    embedding.iter_mut().for_each(|x| *x /= norm);
+    Ok(Answer::Embedding { input, embedding })
+}
+
+fn cosines(answers: &[Answer]) -> Vec<Cosine> {
+    let mut out = Vec::new();
+    for (a, first) in answers.iter().enumerate() {
+        for (b, second) in answers.iter().enumerate().skip(a + 1) {
+            if let (
+                Answer::Embedding { embedding: x, .. },
+                Answer::Embedding { embedding: y, .. },
+            ) = (first, second)
+            {
+                let cosine = x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
+                out.push(Cosine { a, b, cosine });
+            }
+        }
+    }
+    out
+}
+
+fn print(options: &Options, answers: &Answers) {
+    let mut classes = Vec::new();
+    for (number, answer) in answers.answers.iter().enumerate() {
+        match answer {
+            Answer::Class { input, label, probability, .. } => {
+                classes.push(vec![
+                    input.clone(),
+                    label.clone(),
+                    format!("{:.1} %", 100.0 * probability),
+                ]);
+            }
+            Answer::Embedding { input, .. } => println!("[{number}] {input}"),
+        }
+    }
+    if !classes.is_empty() {
+        println!("{}", table(&options.common, &["input", "class", "probability"], 2, classes));
+    }
+    if !answers.cosines.is_empty() {
+        let row = |c: &Cosine| vec![c.a.to_string(), c.b.to_string(), format!("{:.5}", c.cosine)];
+        println!("{}", table(&options.common, &["a", "b", "cosine"], 0, answers.cosines.iter().map(row).collect()));
+    }
+}

@@ -1,0 +1,55 @@
+//! Tables for people, JSON for programs.
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use crate::Common;
+
+/// A table with a header; every column but the first `left` is right-aligned.
+pub(crate) fn table(
+    common: &Common,
+    header: &[&str],
+    left: usize,
+    rows: Vec<Vec<String>>,
+) -> Table {
+    let mut table = Table::new();
+    table.load_preset(if common.markdown { presets::ASCII_MARKDOWN } else { presets::NOTHING });
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header.to_vec());
+    table.add_rows(rows);
+    for (i, column) in table.column_iter_mut().enumerate() {
+        column.set_cell_alignment(if i < left {
+            CellAlignment::Left
+        } else {
+            CellAlignment::Right
+        });
+    }
+    table
+}
+
+/// Prints a value as JSON on standard output.
+pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+/// A count with a unit prefix: 12.3 M.
+pub(crate) fn count(n: u64) -> String {
+    let mut value = n as f64;
+    for unit in ["", " k", " M", " G", " T"] {
+        if value < 1000.0 || unit == " T" {
+            return if unit.is_empty() { format!("{n}") } else { format!("{value:.1}{unit}") };
+        }
+        value /= 1000.0;
+    }
+    n.to_string()
+}
+
+/// The index of the greatest value; the first of equals.
+pub(crate) fn argmax(values: &[f32]) -> usize {
+    let best = values
+        .iter()
+        .enumerate()
+        .fold((0, f32::NEG_INFINITY), |best, (i, &x)| if x > best.1 { (i, x) } else { best });
+    best.0
+}

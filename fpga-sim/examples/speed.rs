@@ -1,0 +1,80 @@
+//! Simulated cycles a second, with and without leaps, on whole M³ViT.
+//! `cargo run --release -p undertone-fpga-sim --example speed`
+
+use std::time::Instant;
+use undertone_fpga_sim::arch::Arch;
+use undertone_fpga_sim::simulate::{Options, simulate};
+use undertone_fpga_sim::workload::{Operator, Step, Weighting, Workload};
+use undertone_fpga_sim::{Result, engine, mapping, stepped, timestamp};
+
+/// Median seconds of some runs.
+fn median<T>(mut f: impl FnMut() -> Result<T>) -> Result<f64> {
+    let mut seconds = Vec::new();
+    for _ in 0..7 {
+        let start = Instant::now();
+        std::hint::black_box(f()?);
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    Ok(seconds[3])
+}
+
+fn main() -> Result<()> {
+    let arch = Arch::preset("edge-moe-zcu102")?;
+    for name in ["m3vit", "m3vit-224"] {
+        let workload = Workload::builtin(name)?;
+        let cycles = simulate(&arch, &workload, &Options::default())?.latency_cycles;
+        for (what, plain) in [
+            ("leaps, equal operators once", false),
+            ("plain timestamp engine, every operator", true),
+        ] {
+            let s =
+                median(|| simulate(&arch, &workload, &Options { plain, ..Options::default() }))?;
+            println!(
+                "{name}: {what}: {:.2} ms, {:.1} M cycles/s",
+                s * 1e3,
+                cycles as f64 / s / 1e6
+            );
+        }
+        // Every operator on the engine, none reused: the honest middle.
+        let mut total = 0;
+        let graphs: Vec<_> = workload
+            .steps
+            .iter()
+            .map(|s| mapping::graphs(&arch, s))
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .flatten()
+            .collect();
+        let s = median(|| {
+            total = graphs.iter().map(|g| Ok(timestamp::run(g)?.cycles)).sum::<Result<u64>>()?;
+            Ok(total)
+        })?;
+        println!(
+            "{name}: timestamp engine with leaps, every operator: {:.2} ms, {:.1} M cycles/s",
+            s * 1e3,
+            total as f64 / s / 1e6
+        );
+    }
+    let operator =
+        Operator::Scores { tokens: 129, heads: 3, dim: 192, weighting: Weighting::Softmax };
+    let g = mapping::graph(&arch, &Step { name: "scores".into(), operator })?;
+    let cycles = timestamp::run(&g)?.cycles;
+    for (what, s) in [
+        ("timestamp, leaps", median(|| timestamp::run(&g))?),
+        (
+            "timestamp, plain",
+            median(|| {
+                timestamp::run_with(&g, timestamp::Options { leap: false }, &mut engine::Blind)
+            })?,
+        ),
+        ("stepped", median(|| stepped::run(&g))?),
+    ] {
+        println!(
+            "scores at N = 129, {what}: {cycles} cycles, {:.2} ms, {:.1} M cycles/s",
+            s * 1e3,
+            cycles as f64 / s / 1e6
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,643 @@
+//! The timestamp engine: a Kahn network in which every stage runs ahead on
+//! its own clock and FIFOs carry times instead of tokens. It never steps a
+//! cycle, leaps over whole periods once the network repeats itself, and gives
+//! exactly the stepped engine's times wherever no port is shared.
+
+use crate::engine::{
+    Blind, Block, Bursts, Cursor, Observer, Outcome, Rows, StageCount, Walker, burst_address,
+    wait_cycle,
+};
+use crate::error::{Error, Result};
+use crate::graph::{Direction, Graph};
+use std::collections::VecDeque;
+
+/// Times at which tokens can be popped and slots can be filled.
+#[derive(Debug, Clone)]
+struct Queue {
+    tokens: VecDeque<u64>,
+    slots: VecDeque<u64>,
+}
+
+/// A memory stage's bursts.
+#[derive(Debug, Clone)]
+struct Memory {
+    bursts: Bursts,
+    burst: u64,
+    /// Earliest cycle of the next request.
+    next_request: u64,
+    /// When the last `outstanding` bursts were finished (reads) or answered (writes).
+    done: VecDeque<u64>,
+    /// Start of the next beat, once known.
+    ready: Option<u64>,
+    answered: u64,
+}
+
+#[derive(Debug, Clone)]
+struct State {
+    walker: Walker,
+    /// Enabled cycles are counted on a local clock; global = local + frozen cycles before.
+    next_local: u64,
+    /// Frozen cycles known at the point of issue and at the point of pushing.
+    frozen_issue: u64,
+    frozen_push: u64,
+    /// Iterations under way: local time of their push, and its outputs.
+    flights: VecDeque<(u64, u32)>,
+    /// Freezes that the point of issue has not yet passed: local time, total after it.
+    freezes: VecDeque<(u64, u64)>,
+    memory: Option<Memory>,
+    last_local: u64,
+    count: StageCount,
+}
+
+/// Options of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Leap over periods (exact; off only to measure the plain engine).
+    pub leap: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { leap: true }
+    }
+}
+
+/// Runs `graph` and returns its times.
+///
+/// # Errors
+/// A defect of the graph, [`Error::Shared`] if stages share a channel of a
+/// port, or [`Error::Deadlock`].
+///
+/// ```
+/// use undertone_fpga_sim::graph::{Graph, Window};
+/// let mut g = Graph::default();
+/// let f = g.fifo("x", 2, 32);
+/// g.stage("source", 1, 1, 100, &[], &[(f, Window::ALWAYS)]);
+/// g.stage("sink", 1, 3, 100, &[(f, Window::ALWAYS)], &[]);
+/// // 1 cycle to leave the source, 1 to cross the FIFO, 3 in the sink, 99 more tokens.
+/// assert_eq!(undertone_fpga_sim::timestamp::run(&g)?.cycles, 1 + 1 + 3 + 99);
+/// # Ok::<(), undertone_fpga_sim::Error>(())
+/// ```
+pub fn run(graph: &Graph) -> Result<Outcome> {
+    run_with(graph, Options::default(), &mut Blind)
+}
+
+/// [`run`] with options and an observer.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with<O: Observer>(graph: &Graph, options: Options, observer: &mut O) -> Result<Outcome> {
+    graph.check()?;
+    for (index, port) in graph.ports.iter().enumerate() {
+        for direction in [Direction::Read, Direction::Write] {
+            let masters = graph
+                .stages
+                .iter()
+                .filter(|s| s.access.is_some_and(|a| a.port.0 == index && a.direction == direction))
+                .count();
+            if masters > 1 {
+                return Err(Error::Shared { port: port.name.clone(), masters });
+            }
+        }
+    }
+    Machine::new(graph)?.run(options.leap && !O::ACTIVE, observer)
+}
+
+struct Machine<'g> {
+    graph: &'g Graph,
+    ends: Vec<(usize, usize)>,
+    queues: Vec<Queue>,
+    states: Vec<State>,
+    rows: Vec<Rows>,
+    /// Stages that may be able to move.
+    awake: Vec<bool>,
+}
+
+impl<'g> Machine<'g> {
+    fn new(graph: &'g Graph) -> Result<Self> {
+        let queues = graph
+            .fifos
+            .iter()
+            .map(|f| Queue {
+                tokens: (0..f.initial).map(|_| 0).collect(),
+                slots: (0..f.depth - f.initial).map(|_| 0).collect(),
+            })
+            .collect();
+        let states = graph
+            .stages
+            .iter()
+            .map(|s| {
+                let walker = Walker::new(s);
+                State {
+                    next_local: walker.gap,
+                    walker,
+                    frozen_issue: 0,
+                    frozen_push: 0,
+                    flights: VecDeque::new(),
+                    freezes: VecDeque::new(),
+                    memory: s.access.map(|a| Memory {
+                        bursts: Bursts::new(s.iterations(), graph.ports[a.port.0].burst_beats),
+                        burst: 0,
+                        next_request: 0,
+                        done: VecDeque::new(),
+                        ready: None,
+                        answered: 0,
+                    }),
+                    last_local: 0,
+                    count: StageCount::default(),
+                }
+            })
+            .collect();
+        Ok(Self {
+            ends: graph.ends()?,
+            queues,
+            states,
+            rows: graph.ports.iter().map(|p| Rows::new(p.dram.banks)).collect(),
+            awake: vec![true; graph.stages.len()],
+            graph,
+        })
+    }
+
+    fn run<O: Observer>(mut self, leap: bool, observer: &mut O) -> Result<Outcome> {
+        // DRAM rows and refresh depend on absolute addresses and times: no leaps then.
+        let timed =
+            self.graph.ports.iter().any(|p| p.dram.banks > 0 || p.dram.refresh_interval > 0);
+        let mut leaper = Leaper::new(leap && !timed, self.graph);
+        loop {
+            let mut moved = false;
+            for s in 0..self.states.len() {
+                if core::mem::take(&mut self.awake[s]) {
+                    moved |= self.advance(s, observer);
+                }
+            }
+            if !moved {
+                break;
+            }
+            leaper.pass(&mut self);
+        }
+        self.finish()
+    }
+
+    /// Runs a stage until it blocks; true if anything happened.
+    fn advance<O: Observer>(&mut self, s: usize, observer: &mut O) -> bool {
+        let mut moved = false;
+        loop {
+            moved |= self.push(s, observer);
+            if self.issue(s, observer) != Ok(()) {
+                return moved;
+            }
+            moved = true;
+        }
+    }
+
+    /// Gives times to all pushes whose slots are known.
+    fn push<O: Observer>(&mut self, s: usize, observer: &mut O) -> bool {
+        let state = &mut self.states[s];
+        let stage = &self.graph.stages[s];
+        let mut moved = false;
+        while let Some(&(due, mask)) = state.flights.front() {
+            let mut at = due + state.frozen_push;
+            let mut bits = mask;
+            while bits != 0 {
+                let f = stage.outputs[bits.trailing_zeros() as usize].0;
+                match self.queues[f].slots.front() {
+                    Some(free) => at = at.max(*free),
+                    None => return moved,
+                }
+                bits &= bits - 1;
+            }
+            if at > due + state.frozen_push {
+                state.frozen_push = at - due;
+                state.freezes.push_back((due, state.frozen_push));
+            }
+            let mut bits = mask;
+            while bits != 0 {
+                let f = stage.outputs[bits.trailing_zeros() as usize].0;
+                self.queues[f].slots.pop_front();
+                self.queues[f].tokens.push_back(at + 1);
+                self.awake[self.ends[f].1] = true;
+                observer.push(f, at);
+                bits &= bits - 1;
+            }
+            state.flights.pop_front();
+            moved = true;
+        }
+        moved
+    }
+
+    /// Starts one iteration, or says why not.
+    fn issue<O: Observer>(
+        &mut self,
+        s: usize,
+        observer: &mut O,
+    ) -> core::result::Result<(), Block> {
+        let stage = &self.graph.stages[s];
+        let state = &mut self.states[s];
+        if state.walker.done {
+            return Err(Block::Done);
+        }
+        let mut at = state.next_local + state.frozen_issue;
+        for (f, cursor) in &state.walker.inputs {
+            if cursor.hits() {
+                match self.queues[*f].tokens.front() {
+                    Some(token) => at = at.max(*token),
+                    None => return Err(Block::Empty(*f)),
+                }
+            }
+        }
+        if let (Some(memory), Some(access)) = (&mut state.memory, &stage.access)
+            && memory.bursts.at_first()
+        {
+            let port = &self.graph.ports[access.port.0];
+            let rows = &mut self.rows[access.port.0];
+            let ready = *memory.ready.get_or_insert_with(|| {
+                let held = memory.burst >= port.outstanding;
+                let freed = if held { memory.done.pop_front().map_or(0, |d| d + 1) } else { 0 };
+                match access.direction {
+                    Direction::Write => freed,
+                    Direction::Read => {
+                        let t = port.dram.after_refresh(freed.max(memory.next_request));
+                        memory.next_request = t + 1;
+                        let address = burst_address(access, port, memory.burst);
+                        t + port.read_overhead + rows.access(port, address)
+                    }
+                }
+            });
+            at = at.max(ready);
+        }
+        // Freezes that lie before this start delay it; one that is not yet known blocks it.
+        while let Some(&(due, total)) = state.freezes.front() {
+            if due + state.frozen_issue > at {
+                break;
+            }
+            state.frozen_issue = total;
+            at = at.max(due + total).max(state.next_local + total);
+            state.freezes.pop_front();
+        }
+        if state.freezes.is_empty()
+            && let Some(&(due, mask)) = state.flights.front()
+            && due + state.frozen_issue <= at
+        {
+            let full = (0..stage.outputs.len())
+                .filter(|slot| mask >> slot & 1 == 1)
+                .map(|slot| stage.outputs[slot].0)
+                .find(|f| self.queues[*f].slots.is_empty());
+            return Err(full.map_or(Block::Done, Block::Full));
+        }
+        let local = at - state.frozen_issue;
+        state.count.waiting_cycles += local - state.next_local;
+        if state.count.iterations == 0 {
+            state.count.first_start = at;
+        }
+        state.count.iterations += 1;
+        state.count.last_start = at;
+        observer.start(s, at);
+        for (f, cursor) in &state.walker.inputs {
+            if cursor.hits() {
+                self.queues[*f].tokens.pop_front();
+                self.queues[*f].slots.push_back(at + 1);
+                self.awake[self.ends[*f].0] = true;
+                observer.pop(*f, at);
+            }
+        }
+        if let (Some(memory), Some(access)) = (&mut state.memory, &stage.access) {
+            memory.ready = None;
+            if memory.bursts.step() {
+                memory.burst += 1;
+                let port = &self.graph.ports[access.port.0];
+                let finished = match access.direction {
+                    Direction::Read => at,
+                    Direction::Write => {
+                        memory.answered = at + port.write_overhead;
+                        memory.answered
+                    }
+                };
+                if memory.bursts.count() - memory.burst >= port.outstanding {
+                    memory.done.push_back(finished);
+                }
+            }
+        }
+        let mask = state.walker.pushes();
+        if mask != 0 {
+            state.flights.push_back((local + stage.latency, mask));
+        }
+        state.last_local = local;
+        state.walker.step(stage);
+        state.next_local = local + stage.interval + state.walker.gap;
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Outcome> {
+        if self.states.iter().any(|s| !s.walker.done || !s.flights.is_empty()) {
+            let at_cycle = self.states.iter().map(|s| s.count.last_start).max().unwrap_or(0);
+            let blocks: Vec<Block> = (0..self.states.len())
+                .map(|s| {
+                    if let Some((_, mask)) = self.states[s].flights.front() {
+                        let outputs = &self.graph.stages[s].outputs;
+                        let full = (0..outputs.len())
+                            .filter(|slot| mask >> slot & 1 == 1)
+                            .map(|slot| outputs[slot].0)
+                            .find(|f| self.queues[*f].slots.is_empty());
+                        return full.map_or(Block::Done, Block::Full);
+                    }
+                    self.issue(s, &mut Blind).err().unwrap_or(Block::Done)
+                })
+                .collect();
+            let cycle = wait_cycle(self.graph, &blocks)?;
+            return Err(Error::Deadlock { at_cycle, cycle });
+        }
+        let mut cycles = 0;
+        let stages = self
+            .states
+            .iter()
+            .zip(&self.graph.stages)
+            .map(|(state, stage)| {
+                let mut count = state.count;
+                count.frozen_cycles = state.frozen_push;
+                count.finish = state.last_local + stage.latency + state.frozen_push;
+                if let Some(m) = &state.memory {
+                    count.finish = count.finish.max(m.answered);
+                }
+                cycles = cycles.max(count.finish);
+                count
+            })
+            .collect();
+        Ok(Outcome { cycles, stages })
+    }
+}
+
+/// A picture of the network relative to one moment.
+#[derive(Debug, Clone, Default)]
+struct Snapshot {
+    /// Everything that decides the future, relative to `base`.
+    shape: Vec<u64>,
+    base: u64,
+    /// By stage: iterations, frozen cycles.
+    marks: Vec<[u64; 2]>,
+}
+
+/// Pictures that are kept: periods of up to this many rounds are found at once.
+const PICTURES: usize = 16;
+
+/// Finds periods and leaps over them. A picture is taken whenever the stage
+/// with the most work comes round to the start of its longest window, and
+/// compared with the last few; where rounds are short or nothing repeats, ever
+/// more rarely.
+struct Leaper {
+    enabled: bool,
+    /// The stage that sets the rhythm.
+    lead: usize,
+    lead_position: u64,
+    kept: VecDeque<Snapshot>,
+    passes: u64,
+    next: u64,
+    distance: u64,
+    misses: u32,
+}
+
+impl Leaper {
+    fn new(enabled: bool, graph: &Graph) -> Self {
+        let lead =
+            (0..graph.stages.len()).max_by_key(|s| graph.stages[*s].iterations()).unwrap_or(0);
+        Self {
+            enabled,
+            lead,
+            lead_position: 0,
+            kept: VecDeque::new(),
+            passes: 0,
+            next: 0,
+            distance: 1,
+            misses: 0,
+        }
+    }
+
+    fn pass(&mut self, machine: &mut Machine<'_>) {
+        if !self.enabled {
+            return;
+        }
+        self.passes += 1;
+        let walker = &machine.states[self.lead].walker;
+        let longest =
+            walker.inputs.iter().chain(&walker.outputs).map(|x| x.1).max_by_key(Cursor::period);
+        let position = longest.map_or(0, |c| c.pos);
+        let wrapped = position <= self.lead_position;
+        self.lead_position = position;
+        if !wrapped || self.passes < self.next {
+            return;
+        }
+        self.next = self.passes + self.distance;
+        let mut now = if self.kept.len() == PICTURES {
+            self.kept.pop_front().unwrap_or_default()
+        } else {
+            Snapshot::default()
+        };
+        machine.picture(&mut now);
+        match self.kept.iter().rev().find(|old| old.shape == now.shape && old.base < now.base) {
+            Some(old) => {
+                machine.leap(old, &now);
+                // What comes next (the end of a phase) is new and has its own period.
+                self.kept.clear();
+                self.distance = 1;
+                self.misses = 0;
+            }
+            None => {
+                self.kept.push_back(now);
+                self.misses += 1;
+                if self.misses.is_multiple_of(2 * PICTURES as u32) {
+                    self.distance *= 2;
+                }
+            }
+        }
+    }
+}
+
+impl Machine<'_> {
+    fn picture(&self, into: &mut Snapshot) {
+        into.shape.clear();
+        into.marks.clear();
+        let shape = &mut into.shape;
+        for state in &self.states {
+            let w = &state.walker;
+            shape.extend([w.phase as u64, u64::from(w.done)]);
+            for (_, c) in w.inputs.iter().chain(&w.outputs) {
+                shape.extend([c.pos, u64::from(c.left == 0)]);
+            }
+        }
+        // A stage that is done has a frozen clock; the moment is the first live one's.
+        let base = self
+            .states
+            .iter()
+            .find(|s| !s.walker.done)
+            .map_or(0, |s| s.next_local + s.frozen_issue);
+        into.base = base;
+        for (s, state) in self.states.iter().enumerate() {
+            let now = state.next_local + state.frozen_issue;
+            shape.push(u64::from(self.awake[s]));
+            if !state.walker.done {
+                let idle = self.idle_until(s).is_some();
+                shape.extend([
+                    if idle { u64::MAX } else { now.wrapping_sub(base) },
+                    state.walker.gap,
+                ]);
+            }
+            shape.push(state.flights.len() as u64);
+            for (due, mask) in &state.flights {
+                shape.extend([(due + state.frozen_push).wrapping_sub(base), u64::from(*mask)]);
+            }
+            shape.push(state.freezes.len() as u64);
+            for (due, total) in &state.freezes {
+                shape.extend([
+                    (due + state.frozen_issue).wrapping_sub(base),
+                    total - state.frozen_issue,
+                ]);
+            }
+            if let Some(m) = &state.memory {
+                shape.extend([
+                    m.bursts.beat % m.bursts.size,
+                    m.done.len() as u64,
+                    u64::from(m.ready.is_some()),
+                ]);
+                shape.push(m.ready.map_or(0, |r| r.max(now).wrapping_sub(base)));
+                if !state.walker.done
+                    && self.graph.stages[s].access.is_some_and(|a| a.direction == Direction::Read)
+                {
+                    shape.push(m.next_request.wrapping_sub(base));
+                }
+                for d in &m.done {
+                    shape.push(d.wrapping_sub(base));
+                }
+            }
+            into.marks.push([state.count.iterations, state.frozen_issue]);
+        }
+        for (queue, (from, to)) in self.queues.iter().zip(&self.ends) {
+            let (writer, reader) = (self.past(*from), self.past(*to));
+            let relative = |t: &u64, past: u64| {
+                if *t <= past { 0 } else { t.wrapping_sub(base).wrapping_add(1) }
+            };
+            shape.push(queue.tokens.len() as u64);
+            shape.extend(queue.tokens.iter().map(|t| relative(t, reader)));
+            shape.extend(queue.slots.iter().map(|t| relative(t, writer)));
+        }
+    }
+
+    /// A stage that waits for a token of a stage that is ahead of it: nothing
+    /// older than that stage's last start can matter to it any more.
+    fn idle_until(&self, s: usize) -> Option<u64> {
+        let state = &self.states[s];
+        if state.walker.done
+            || !state.flights.is_empty()
+            || !state.freezes.is_empty()
+            || state.memory.is_some()
+        {
+            return None;
+        }
+        let now = state.next_local + state.frozen_issue;
+        state
+            .walker
+            .inputs
+            .iter()
+            .filter(|(f, c)| c.hits() && self.queues[*f].tokens.is_empty())
+            .filter_map(|(f, _)| self.states.get(self.ends[*f].0))
+            .map(|writer| writer.count.last_start)
+            .filter(|t| *t > now)
+            .max()
+    }
+
+    /// Times up to this one cannot delay anything that the stage has yet to do.
+    fn past(&self, s: usize) -> u64 {
+        match self.states.get(s) {
+            None => u64::MAX,
+            Some(x) if x.walker.done && x.flights.is_empty() => u64::MAX,
+            Some(x) if x.walker.done => 0,
+            Some(x) => self.idle_until(s).unwrap_or(if x.count.iterations == 0 {
+                0
+            } else {
+                x.count.last_start
+            }),
+        }
+    }
+
+    /// Repeats what happened between two equal pictures as often as no phase,
+    /// window or burst list ends.
+    fn leap(&mut self, old: &Snapshot, new: &Snapshot) {
+        let mut times = u64::MAX;
+        for (s, ((state, a), b)) in self.states.iter().zip(&old.marks).zip(&new.marks).enumerate() {
+            let di = b[0] - a[0];
+            if di == 0 {
+                continue;
+            }
+            let w = &state.walker;
+            let mut room = w.left.saturating_sub(1);
+            for (_, c) in w.inputs.iter().chain(&w.outputs) {
+                room = room.min(c.room().saturating_sub(1));
+            }
+            if let Some(m) = &state.memory {
+                room = room.min((m.bursts.total - m.bursts.beat).saturating_sub(m.bursts.size));
+                let outstanding = self.graph.stages[s]
+                    .access
+                    .map_or(0, |a| self.graph.ports[a.port.0].outstanding);
+                if m.burst < outstanding {
+                    // The first bursts need not wait for earlier ones.
+                    room =
+                        room.min(((outstanding - m.burst - 1) * m.bursts.size).saturating_sub(1));
+                }
+            }
+            times = times.min(room / di);
+        }
+        if times == 0 || times == u64::MAX {
+            return;
+        }
+        let shift = (new.base - old.base) * times;
+        let past: Vec<u64> = (0..self.states.len()).map(|s| self.past(s)).collect();
+        let past = |s: usize| past.get(s).copied().unwrap_or(u64::MAX);
+        for ((state, stage), (a, b)) in
+            self.states.iter_mut().zip(&self.graph.stages).zip(old.marks.iter().zip(&new.marks))
+        {
+            let (di, df) = ((b[0] - a[0]) * times, (b[1] - a[1]) * times);
+            if di == 0 {
+                // Idle in the period: its clock stands still, and so do its flights.
+                continue;
+            }
+            // The clock of a stage that waited at the first picture may have stood anywhere
+            // before it; from the second on it moves with the period.
+            let dl = shift - df;
+            state.count.iterations += di;
+            state.count.waiting_cycles += dl - di * stage.interval;
+            state.count.last_start += shift;
+            state.next_local += dl;
+            state.last_local += dl;
+            state.frozen_issue += df;
+            state.frozen_push += df;
+            for flight in &mut state.flights {
+                flight.0 += dl;
+            }
+            for freeze in &mut state.freezes {
+                freeze.0 += dl;
+                freeze.1 += df;
+            }
+            state.walker.left -= di;
+            for (_, c) in state.walker.inputs.iter_mut().chain(&mut state.walker.outputs) {
+                c.leap(di);
+            }
+            if let Some(m) = &mut state.memory {
+                m.burst += di / m.bursts.size;
+                m.bursts.beat += di;
+                m.next_request += shift;
+                m.ready = m.ready.map(|r| r + shift);
+                m.answered += shift;
+                for d in &mut m.done {
+                    *d += shift;
+                }
+            }
+        }
+        for (queue, (from, to)) in self.queues.iter_mut().zip(&self.ends) {
+            let (writer, reader) = (past(*from), past(*to));
+            for t in queue.tokens.iter_mut().filter(|t| **t > reader) {
+                *t += shift;
+            }
+            for t in queue.slots.iter_mut().filter(|t| **t > writer) {
+                *t += shift;
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+"""``undertone-train``: train, export, golden files and tables."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from .recipes import RECIPES, replace
+from .tasks import Sources
+from .train import Options, Trainer
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="undertone-train", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def common(p: argparse.ArgumentParser) -> None:
+        p.add_argument("--fmnist", type=Path, help="folder with the four Fashion-MNIST IDX files")
+        p.add_argument("--cifar10", type=Path, help="folder or zip with train/ and test/ classes")
+        p.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept")
+
+    run = commands.add_parser("run", help="train recipes one after the other")
+    run.add_argument("recipes", nargs="+", metavar="RECIPE", choices=sorted(RECIPES))
+    run.add_argument("--seeds", default="0,1,2", help="comma-separated, trained side by side")
+    run.add_argument("--epochs", type=int, help="instead of the recipe's own number")
+    run.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    run.add_argument("--compile", action="store_true", help="fuse kernels with torch.compile")
+    run.add_argument("--deadline", type=float, help="seconds for all recipes; resumable after")
+    common(run)
+
+    listing = commands.add_parser("list", help="name every recipe")
+    common(listing)
+
+    export = commands.add_parser("export", help="write model folders from finished runs")
+    export.add_argument("recipes", nargs="+", metavar="RECIPE", choices=sorted(RECIPES))
+    export.add_argument("--seed", type=int, default=0)
+    export.add_argument("--models", type=Path, default=Path("models"))
+    common(export)
+
+    check = commands.add_parser("measure", help="accuracy in float32 and ranges of finished runs")
+    check.add_argument("recipes", nargs="+", metavar="RECIPE", choices=sorted(RECIPES))
+    check.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    common(check)
+
+    golden = commands.add_parser("golden", help="write the golden files that Rust is tested on")
+    golden.add_argument("--out", type=Path, default=Path("tests/golden"))
+    golden.add_argument("--models", type=Path, default=Path("models"))
+
+    table = commands.add_parser("table", help="accuracies of models/ as a Markdown table")
+    table.add_argument("--models", type=Path, default=Path("models"))
+
+    images = commands.add_parser("images", help="write test images of Fashion-MNIST as PNG")
+    images.add_argument("--out", type=Path, default=Path("models/images"))
+    images.add_argument("--count", type=int, default=40)
+    common(images)
+    return parser
+
+
+def _run(arguments: argparse.Namespace, sources: Sources) -> int:
+    seeds = [int(s) for s in arguments.seeds.split(",")]
+    device = torch.device(arguments.device)
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = True
+    began = time.monotonic()
+    finished = True
+    for name in arguments.recipes:
+        recipe = RECIPES[name]
+        if arguments.epochs:
+            recipe = replace(recipe, epochs=arguments.epochs)
+        left = None
+        if arguments.deadline is not None:
+            left = arguments.deadline - (time.monotonic() - began)
+            if left <= 0:
+                print(f"{name}: no time left", file=sys.stderr)
+                finished = False
+                continue
+        options = Options(arguments.runs, device, arguments.compile, left)
+        finished &= Trainer(recipe, seeds, sources, options).run()
+    return 0 if finished else 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    folders = {
+        task: path
+        for task in ("fmnist", "cifar10")
+        if (path := getattr(arguments, task, None)) is not None
+    }
+    sources = Sources(folders)
+    match arguments.command:
+        case "run":
+            return _run(arguments, sources)
+        case "list":
+            for recipe in RECIPES.values():
+                print(f"{recipe.name}: {recipe.task}, {recipe.epochs} epochs")
+        case "export":
+            from .export import export
+
+            for name in arguments.recipes:
+                export(RECIPES[name], arguments.runs, arguments.models, arguments.seed)
+        case "measure":
+            from .measure import measure
+
+            for name in arguments.recipes:
+                device = torch.device(arguments.device)
+                result = measure(RECIPES[name], arguments.runs, sources, device)
+                print(name, result["accuracy"], flush=True)
+        case "golden":
+            from .golden import write_golden
+
+            write_golden(arguments.out, arguments.models)
+        case "table":
+            from .table import table
+
+            print(table(arguments.models))
+        case "images":
+            from .images import write_images
+
+            write_images(sources.folders["fmnist"], arguments.out, arguments.count)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""Every model that ships, as data: its shape, its task and how it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .attention import Head
+from .augment import Augment
+from .config import Config, Layer
+from .data import CIFAR_LABELS, FASHION_LABELS
+from .recall import Recall
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model and its training. Rates are per step, weights multiply loss terms."""
+
+    name: str
+    task: str
+    """"fmnist", "cifar10" or "recall"."""
+    config: Config
+    epochs: int
+    steps: int = 117
+    """Steps of an epoch: 117 × 512 images of 60,000."""
+    batch: int = 512
+    rate: float = 3e-3
+    betas: tuple[float, float] = (0.9, 0.98)
+    decay: float = 0.05
+    warmup: float = 0.05
+    smoothing: float = 0.05
+    clip: float = 1.0
+    augment: Augment = Augment()
+    row_weight: float = 0.0
+    activation_weight: float = 0.0
+    start: str | None = None
+    """Recipe whose trained weights this one starts from."""
+    teacher: str | None = None
+    """Recipe whose logits are distilled, half and half with the labels."""
+    token_weight: float = 0.0
+    """Weight of the squared distance to the teacher's final tokens."""
+    every: int = 10
+    """Epochs between evaluations and checkpoints."""
+
+    @property
+    def recall(self) -> Recall:
+        """The task's sizes, for "recall"."""
+        t = self.config.task
+        return Recall(t["keys"], t["values"], t["pairs"])
+
+
+SOFTMAX = Head("softmax")
+POWER2 = Head("power", p=2, eps=1e-3)
+POWER4 = Head("power", p=4, eps=1e-3)
+RELU = Head("relu_softmax", eps=1e-5)
+SCALING = Head("scaling")
+UNIFORM = Head("uniform")
+
+MIXES: dict[str, tuple[Head, ...]] = {
+    "softmax": (SOFTMAX,) * 4,
+    "power2": (POWER2,) * 4,
+    "power4": (POWER4,) * 4,
+    "hetero": (RELU, RELU, SCALING, SCALING),
+    "uniform": (UNIFORM,) * 4,
+    "scaling": (SCALING,) * 4,
+    "relu": (RELU,) * 4,
+}
+
+
+def _fashion(layers: tuple[Layer, ...]) -> Config:
+    return Config(
+        model_type="vit",
+        hidden_size=64,
+        num_attention_heads=4,
+        intermediate_size=128,
+        layers=layers,
+        labels=FASHION_LABELS,
+    )
+
+
+def _recall(heads: tuple[Head, ...]) -> Config:
+    task = Recall(keys=64, values=16, pairs=24)
+    return Config(
+        model_type="bert",
+        hidden_size=64,
+        num_attention_heads=4,
+        intermediate_size=128,
+        layers=(Layer(heads),),
+        labels=tuple(str(i) for i in range(task.values)),
+        layer_norm_eps=1e-6,
+        pooling="first",
+        norm_position="post",
+        vocab_size=task.vocabulary,
+        max_position_embeddings=task.length,
+        task={"name": "recall", "keys": task.keys, "values": task.values, "pairs": task.pairs},
+    )
+
+
+def _recall_recipe(name: str, heads: tuple[Head, ...]) -> Recipe:
+    return Recipe(
+        name=f"recall-{name}",
+        task="recall",
+        config=_recall(heads),
+        epochs=30,
+        steps=100,
+        batch=256,
+        smoothing=0.0,
+        decay=0.01,
+        every=5,
+    )
+
+
+def _build() -> dict[str, Recipe]:
+    recipes: list[Recipe] = []
+    for name in ("softmax", "power2", "power4", "hetero", "uniform"):
+        heads = MIXES[name]
+        recipes.append(
+            Recipe(
+                name="vit-fmnist" if name == "softmax" else f"vit-fmnist-{name}",
+                task="fmnist",
+                config=_fashion((Layer(heads),) * 4),
+                epochs=120,
+                row_weight=0.1 if name.startswith("power") else 0.0,
+            )
+        )
+    for name in ("softmax", "power2", "power4", "hetero", "uniform", "scaling"):
+        recipes.append(_recall_recipe(name, MIXES[name]))
+    for depth in (1, 2):
+        recipes.append(
+            Recipe(
+                name=f"vit-fmnist-he{depth}",
+                task="fmnist",
+                config=_fashion((Layer((POWER2,) * 4, "affine", "quadratic"),) * depth),
+                epochs=120,
+                row_weight=0.1,
+                activation_weight=0.01,
+            )
+        )
+    recipes += _binary()
+    return {recipe.name: recipe for recipe in recipes}
+
+
+def _binary() -> list[Recipe]:
+    """Fine-tuned from the softmax model, which also teaches; controls get the same treatment."""
+
+    def tuned(name: str, layer: Layer, start: str = "vit-fmnist") -> Recipe:
+        return Recipe(
+            name=f"vit-fmnist-{name}",
+            task="fmnist",
+            config=_fashion((layer,) * 4),
+            epochs=75,
+            rate=3e-3 if layer.weights == "sign" else 2e-3,
+            start=start,
+            teacher="vit-fmnist",
+        )
+
+    def recall(name: str, heads: tuple[Head, ...]) -> Recipe:
+        base = _recall_recipe(name, heads)
+        return replace(base, start="recall-softmax")
+
+    eco = (Head("ecoformer", bits=16, variant="exact"),) * 4
+    simhash = (Head("ecoformer", bits=16, variant="simhash"),) * 4
+    bivit = (Head("bivit", beta=0.25, variant="mean", values="sign"),) * 4
+    floating = (Head("bivit", beta=0.25, variant="mean", values="float"),) * 4
+    published = (Head("bivit", beta=0.25, variant="sum", values="sign"),) * 4
+    full = Layer(bivit, activation="sign", weights="sign")
+    return [
+        tuned("tuned-uniform", Layer((UNIFORM,) * 4)),
+        tuned("tuned-simhash", Layer(simhash)),
+        tuned("ecoformer", Layer(eco)),
+        tuned("ecoformer-w1", Layer(eco, weights="sign"), "vit-fmnist-ecoformer"),
+        tuned("bivit", Layer(bivit)),
+        tuned("bivit-float-v", Layer(floating)),
+        tuned("bivit-sum", Layer(published)),
+        tuned("bivit-w1", Layer(bivit, weights="sign"), "vit-fmnist-bivit"),
+        tuned("bivit-full", full, "vit-fmnist-bivit-w1"),
+        recall("ecoformer", eco),
+        recall("simhash", simhash),
+        recall("bivit", bivit),
+        recall("bivit-sum", published),
+    ]
+
+
+RECIPES = _build()
+
+__all__ = ["CIFAR_LABELS", "MIXES", "RECIPES", "Recipe", "replace"]

@@ -1,0 +1,33 @@
+"""The table of models/README.md, from the training records beside the weights."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+
+
+def table(models: Path) -> str:
+    """Markdown: a row a model, mean and spread over seeds, the shipped seed's own accuracy."""
+    rows = [
+        "| model | attention | parameters | epochs | accuracy, mean ± deviation over seeds "
+        "| each seed (the first ships) |",
+        "|---|---|---|---|---|---|",
+    ]
+    folders = [f for f in models.iterdir() if (f / "training.json").exists()]
+    for folder in sorted(folders):
+        record = json.loads((folder / "training.json").read_text())
+        config = json.loads((folder / "config.json").read_text())
+        accuracies = list(record["accuracy_percent"].values())
+        kinds = []
+        for head in config["undertone"]["layers"][0]["heads"]:
+            kind = head["kind"] + (f" p={head['p']}" if head["kind"] == "power" else "")
+            if kind not in kinds:
+                kinds.append(kind)
+        deviation = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+        each = ", ".join(f"{a:.2f}" for a in accuracies)
+        rows.append(
+            f"| `{folder.name}` | {' + '.join(kinds)} | {record['parameters']:,} "
+            f"| {record['epochs']} | {statistics.mean(accuracies):.2f} ± {deviation:.2f} | {each} |"
+        )
+    return "\n".join(rows)
