@@ -64,7 +64,7 @@ impl Preprocess for Handle {
 
 /// Runs a part of the suite between two parties.
 fn between(part: impl Fn(&mut dyn FnMut() -> Mpc, f64) + Sync, tolerance: f64) {
-    run_locally("conformance", Format::default(), |mpc| {
+    run_locally("conformance", Format { fraction: 20 }, |mpc| {
         let source = std::mem::replace(mpc.source(), Box::new(Blank));
         let source = Arc::new(Mutex::new(source));
         let client = mpc.party() == Some(0);

@@ -75,23 +75,22 @@ impl Mpc {
             let lane = match (&part.own, &part.top, &theirs, &mine, &part.and) {
                 (Some(own), Some(top), Some(theirs), Some(mine), Some(and)) => {
                     let weight = x.bits - k;
-                    // Undo the lift and the mean of the two roundings.
-                    let back = only(leads, 1u64.wrapping_sub(shl(1, x.bits - 2 - k)));
-                    let back =
-                        if k == 0 { only(leads, shl(1, x.bits - 2).wrapping_neg()) } else { back };
+                    let back = only(leads, shl(1, x.bits - 2 - k).wrapping_neg());
                     let lane = (0..n).map(|i| {
                         let sign = |e: u64| 1u64.wrapping_sub(2 * e);
                         // m₀m₁ with mᵢ = eᵢ ⊕ aᵢ; this party knows its a.
                         let product = only(leads, top[i] & theirs[i])
-                            .wrapping_add(
-                                theirs[i].wrapping_mul(sign(top[i])).wrapping_mul(mine[i]),
-                            )
-                            .wrapping_add(
-                                sign(top[i]).wrapping_mul(sign(theirs[i])).wrapping_mul(and[i]),
-                            );
+                            .wrapping_add(theirs[i].wrapping_mul(sign(top[i])).wrapping_mul(mine[i]))
+                            .wrapping_add(sign(top[i]).wrapping_mul(sign(theirs[i])).wrapping_mul(and[i]));
                         let own_top = own[i] >> (x.bits - 1);
                         let wrap = own_top.wrapping_sub(product);
-                        (own[i] >> k).wrapping_sub(shl(wrap, weight)).wrapping_add(back)
+                        // One party rounds up and the other down: right on average, and zeros
+                        // stay zeros however they are shared.
+                        let up = only(leads, u64::from(own[i] & low_or_none(k) != 0));
+                        (own[i] >> k)
+                            .wrapping_add(up)
+                            .wrapping_sub(shl(wrap, weight))
+                            .wrapping_add(back)
                     });
                     Some(lane.collect())
                 }
@@ -175,11 +174,7 @@ impl Mpc {
         }
         let leads = self.leads();
         let lane = each(&x.lane, |v| {
-            if leads {
-                ((v as i64) >> by) as u64
-            } else {
-                ((v.wrapping_neg() as i64 >> by) as u64).wrapping_neg()
-            }
+            if leads { ((v as i64) >> by) as u64 } else { ((v.wrapping_neg() as i64 >> by) as u64).wrapping_neg() }
         });
         Ok(Shared::new(x.shape, 64, x.scale.saturating_sub(by), lane))
     }
@@ -201,6 +196,11 @@ pub(crate) const fn wrap_bits(bits: u32, k: u32) -> u32 {
     } else {
         needed
     }
+}
+
+/// The low `k` bits set.
+const fn low_or_none(k: u32) -> u64 {
+    if k == 0 { 0 } else { low(k) }
 }
 
 /// A shift that empties the word where it is 64 or more.
