@@ -38,8 +38,16 @@ macro_rules! row {
             "ldr {b}, [{w}], #4\n",
             "sxtb16 {d}, {b}\n",
             "sxtb16 {b}, {b}, ror #8\n",
-            "smlad {", $sum, "}, {d}, {c}, {", $sum, "}\n",
-            "smlad {", $sum, "}, {b}, {a}, {", $sum, "}"
+            "smlad {",
+            $sum,
+            "}, {d}, {c}, {",
+            $sum,
+            "}\n",
+            "smlad {",
+            $sum,
+            "}, {b}, {a}, {",
+            $sum,
+            "}"
         )
     };
 }

@@ -62,7 +62,10 @@ pub fn run() {
 /// Counts the large head; its result alone needs 25 KB.
 pub fn run_large() {
     let mut state = State::<64, 12_608>::EMPTY;
-    measure("attention/197x64", &mut state, |s| run_head(&LARGE, s), |s| {
-        Digest::EMPTY.with(&s.out)
-    });
+    measure(
+        "attention/197x64",
+        &mut state,
+        |s| run_head(&LARGE, s),
+        |s| Digest::EMPTY.with(&s.out),
+    );
 }
