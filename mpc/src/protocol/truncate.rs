@@ -80,8 +80,12 @@ impl Mpc {
                         let sign = |e: u64| 1u64.wrapping_sub(2 * e);
                         // m₀m₁ with mᵢ = eᵢ ⊕ aᵢ; this party knows its a.
                         let product = only(leads, top[i] & theirs[i])
-                            .wrapping_add(theirs[i].wrapping_mul(sign(top[i])).wrapping_mul(mine[i]))
-                            .wrapping_add(sign(top[i]).wrapping_mul(sign(theirs[i])).wrapping_mul(and[i]));
+                            .wrapping_add(
+                                theirs[i].wrapping_mul(sign(top[i])).wrapping_mul(mine[i]),
+                            )
+                            .wrapping_add(
+                                sign(top[i]).wrapping_mul(sign(theirs[i])).wrapping_mul(and[i]),
+                            );
                         let own_top = own[i] >> (x.bits - 1);
                         let wrap = own_top.wrapping_sub(product);
                         // One party rounds up and the other down: right on average, and zeros
@@ -174,7 +178,11 @@ impl Mpc {
         }
         let leads = self.leads();
         let lane = each(&x.lane, |v| {
-            if leads { ((v as i64) >> by) as u64 } else { ((v.wrapping_neg() as i64 >> by) as u64).wrapping_neg() }
+            if leads {
+                ((v as i64) >> by) as u64
+            } else {
+                ((v.wrapping_neg() as i64 >> by) as u64).wrapping_neg()
+            }
         });
         Ok(Shared::new(x.shape, 64, x.scale.saturating_sub(by), lane))
     }
