@@ -21,6 +21,15 @@ pub fn margin_of(beta: f64, dim: usize) -> u32 {
 }
 
 fn check(q: &Signs, k: &Signs, v: &Signs, out: usize) -> Result<(), BitFault> {
+    check_shapes(q, k, (v.rows(), v.dim()), out)
+}
+
+fn check_shapes(
+    q: &Signs,
+    k: &Signs,
+    (values, channels): (usize, usize),
+    out: usize,
+) -> Result<(), BitFault> {
     let size = |what, expected, got| {
         if expected == got {
             Ok(())
@@ -29,8 +38,8 @@ fn check(q: &Signs, k: &Signs, v: &Signs, out: usize) -> Result<(), BitFault> {
         }
     };
     size("the columns of the keys", q.dim(), k.dim())?;
-    size("the rows of the values", k.rows(), v.rows())?;
-    size("the number of outputs", q.rows() * v.dim(), out)?;
+    size("the rows of the values", k.rows(), values)?;
+    size("the number of outputs", q.rows() * channels, out)?;
     if k.rows() == 0 {
         return Err(BitFault::Empty { operation: "binary attention", what: "the set of keys" });
     }
@@ -83,9 +92,73 @@ pub fn attend_at(
         };
         return portable::attend(q.view(), k.view(), v.view(), margin, scratch, out);
     }
-    each_row(level, q, k, v, margin, |i, row| {
+    each_row(level, q, k, v, margin, |i, row, _| {
         out[i * channels..(i + 1) * channels].copy_from_slice(row);
     })
+}
+
+/// [`attend_at`] that also tells how many keys each query attends to (`counts`, one a query).
+///
+/// # Errors
+/// As [`attend`].
+pub fn attend_counted(
+    level: Level,
+    q: &Signs,
+    k: &Signs,
+    v: &Signs,
+    margin: u32,
+    out: &mut [i32],
+    counts: &mut [u32],
+) -> Result<(), BitFault> {
+    check(q, k, v, out.len())?;
+    let channels = v.dim();
+    each_row(level, q, k, v, margin, |i, row, count| {
+        out[i * channels..(i + 1) * channels].copy_from_slice(row);
+        if let Some(c) = counts.get_mut(i) {
+            *c = count;
+        }
+    })
+}
+
+/// Binary attention over float values (keys × channels): the chosen values added up in the order of
+/// the keys, and how many there are. `out` is queries × channels.
+///
+/// # Errors
+/// As [`attend`]; [`BitFault::NotFinite`] for values that are not finite.
+pub fn attend_floats(
+    level: Level,
+    q: &Signs,
+    k: &Signs,
+    v: &[f32],
+    margin: u32,
+    out: &mut [f32],
+    counts: &mut [u32],
+) -> Result<(), BitFault> {
+    let channels = v.len() / k.rows().max(1);
+    check_shapes(q, k, (v.len() / channels.max(1), channels), out.len())?;
+    undertone_core::binary::finite("binary attention", v)?;
+    let planes = Planes::new(k.view())?;
+    let blocks = k.rows().div_ceil(BLOCK);
+    let tail = u64::MAX >> (blocks * BLOCK - k.rows());
+    let mut mask = vec![0; blocks];
+    rows_of_distances(level, q, &planes, &mut vec![Line::ZERO; 2 * blocks], |i, lines, least| {
+        let most = (u32::from(least) + margin).min(255) as u8;
+        let count = within(level, lines, most, tail, &mut mask);
+        if let Some(c) = counts.get_mut(i) {
+            *c = count;
+        }
+        let row = &mut out[i * channels..(i + 1) * channels];
+        row.fill(0.0);
+        for (block, &word) in mask.iter().enumerate() {
+            let mut left = word;
+            while left != 0 {
+                let j = block * BLOCK + left.trailing_zeros() as usize;
+                row.iter_mut().zip(&v[j * channels..]).for_each(|(o, v)| *o += v);
+                left &= left - 1;
+            }
+        }
+    });
+    Ok(())
 }
 
 /// [`attend`], its signs only (zero counts as +1): what a binary output projection reads.
@@ -106,7 +179,7 @@ pub fn attend_signs(q: &Signs, k: &Signs, v: &Signs, margin: u32) -> Result<Sign
         attend_at(Level::Portable, q, k, v, margin, &mut out)?;
         out.chunks_exact(channels).enumerate().for_each(|(i, row)| put(i, row));
     } else {
-        each_row(Level::best(), q, k, v, margin, put)?;
+        each_row(Level::best(), q, k, v, margin, |i, row, _| put(i, row))?;
     }
     Signs::from_words(words, q.rows(), channels)
 }
@@ -206,7 +279,7 @@ fn each_row(
     k: &Signs,
     v: &Signs,
     margin: u32,
-    mut each: impl FnMut(usize, &[i32]),
+    mut each: impl FnMut(usize, &[i32], u32),
 ) -> Result<(), BitFault> {
     let planes = Planes::new(k.view())?;
     let values = Slices::transposed(v.view());
@@ -233,9 +306,9 @@ fn each_row(
         let second = if pair[0] == pair[1] { &*ma } else { &*mb };
         let [ra, rb] = &mut rows;
         count_pair::<false>(level, [ma, second], &values, 2, base, [ra, rb]);
-        each(pair[0], ra);
+        each(pair[0], ra, base[0].unsigned_abs());
         if pair[0] != pair[1] {
-            each(pair[1], rb);
+            each(pair[1], rb, base[1].unsigned_abs());
         }
     });
     Ok(())

@@ -10,6 +10,7 @@ pub mod energy;
 pub mod fit;
 mod layout;
 mod linear;
+pub mod model;
 mod packed;
 pub mod reference;
 mod simd;

@@ -90,7 +90,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     if options.common.json {
         json(&answers)?
     } else {
-        print(&answers)
+        print(options, &answers)
     }
     Ok(Outcome::Good)
 }
@@ -170,6 +170,14 @@ fn print(options: &Options, answers: &Answers) {
     }
     if !answers.cosines.is_empty() {
         let row = |c: &Cosine| vec![c.a.to_string(), c.b.to_string(), format!("{:.5}", c.cosine)];
-        println!("{}", table(&options.common, &["a", "b", "cosine"], 0, answers.cosines.iter().map(row).collect()));
+        println!(
+            "{}",
+            table(
+                &options.common,
+                &["a", "b", "cosine"],
+                0,
+                answers.cosines.iter().map(row).collect()
+            )
+        );
     }
 }

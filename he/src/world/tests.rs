@@ -96,3 +96,47 @@ fn one_ciphertext_and_the_second_power() {
 fn several_pairs_of_shifts() {
     run_head(Params::TEST_N12_DEEP, 32, 16, 2, 3);
 }
+
+/// Linear layers, masks and series, on the clear engine (same code, same levels).
+#[test]
+fn the_other_operations_agree_with_plain_arithmetic() {
+    use undertone_core::{Approximate, Axis, Bound, Function, Mask, Num, Role, Site, World};
+    let ctx = Context::new(Params::TEST_N12_DEEP).unwrap();
+    let packing = Packing::new(ctx.slots(), 8, 4).unwrap();
+    let mut rng = ChaCha20Rng::seed_from_u64(5);
+    let (x, w) = (normal(&mut rng, 32), normal(&mut rng, 16));
+    let mut world = Ckks::new(Arc::new(Clear::new(ctx.clone())), 1e-7);
+    let admit = |world: &Ckks<Clear>| {
+        let slots = packing.pack(&x, Layout::Spread).unwrap();
+        let ct = Slots::new(&ctx, &slots[0], ctx.top_level());
+        world.admit(packing, Layout::Spread, 1.0, vec![vec![ct]]).unwrap()
+    };
+    let read =
+        |p: &Packed<Slots>| packing.unpack(&p.members()[0][0].real(), p.layout(), p.factor());
+    let site = Site::layer(0, Role::Hidden);
+    let on = Bound::unknown(site);
+
+    let public = PublicMatrix { shape: Shape::new(1, 4, 4), values: w.clone() };
+    let y = admit(&world);
+    let y = world.matmul_public(&y, &public, on).unwrap();
+    let wanted: Vec<f64> =
+        (0..32).map(|at| (0..4).map(|k| x[at / 4 * 4 + k] * w[k * 4 + at % 4]).sum()).collect();
+    assert!(worst(&read(&y), &wanted) < 1e-9);
+
+    let total = world.sum(&y, Axis::Cols, on).unwrap();
+    let sums: Vec<f64> = wanted.chunks(4).map(|r| r.iter().sum()).collect();
+    assert!(worst(&read(&total), &sums) < 1e-9);
+
+    for f in [Function::Gelu, Function::Sigmoid, Function::Tanh] {
+        let y = admit(&world);
+        let domain = Bound::known(site, Num::int(-5), Num::int(5));
+        let y = world.map(y, f, domain, on).unwrap();
+        let wanted: Vec<f64> = x.iter().map(|&x| function::value(f, x)).collect();
+        assert!(worst(&read(&y), &wanted) < 1e-5, "{}", f.name());
+    }
+    let y = admit(&world);
+    assert!(world.map(y, Function::Gelu, on, on).is_err(), "uncalibrated");
+    let y = admit(&world);
+    let causal = Mask { causal: true, lengths: None };
+    assert!(matches!(world.mask(y, &causal, Num::ZERO), Err(HeError::Layout { .. })));
+}

@@ -68,14 +68,22 @@ impl Kernel for Convert<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let m = Lanes::new(s, self.m);
-        for at in (0..self.dst.len()).step_by(S::LANES) {
-            let mut acc = s.acc();
+        // Several vectors at a time share the loads of the factors.
+        const VECTORS: usize = 4;
+        let block = VECTORS * S::LANES;
+        for (k, dst) in self.dst.chunks_exact_mut(block).enumerate() {
+            let mut acc = [s.acc(); VECTORS];
             for (y, &c) in self.ys.iter().zip(self.cs) {
-                acc = s.mul_acc(acc, s.load(y, at), s.splat(c));
+                let (y, c) = (&y[k * block..(k + 1) * block], s.splat(c));
+                for (v, acc) in acc.iter_mut().enumerate() {
+                    *acc = s.mul_acc(*acc, s.load(y, v * S::LANES), c);
+                }
             }
-            // Sixteen terms of at most p/4 each, and p + 1: below 5p + 1.
-            let r = s.montgomery(acc, m.p, m.neg_inv);
-            s.store(self.dst, at, s.reduce_once(r, m.two_p));
+            for (v, acc) in acc.into_iter().enumerate() {
+                // Sixteen terms of at most p/4 each, and p + 1: below 5p + 1.
+                let r = s.montgomery(acc, m.p, m.neg_inv);
+                s.store(dst, v * S::LANES, s.reduce_once(r, m.two_p));
+            }
         }
     }
 }
@@ -94,25 +102,37 @@ impl Kernel for InnerPair<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let m = Lanes::new(s, self.m);
+        const VECTORS: usize = 2;
+        let block = VECTORS * S::LANES;
         let [out0, out1] = self.out;
-        for at in (0..out0.len()).step_by(S::LANES) {
-            let (mut acc0, mut acc1) = (s.acc(), s.acc());
+        let outs = out0.chunks_exact_mut(block).zip(out1.chunks_exact_mut(block));
+        for (k, (out0, out1)) in outs.enumerate() {
+            let at = k * block..(k + 1) * block;
+            let mut acc = [[s.acc(); VECTORS]; 2];
             for ((d, k0), k1) in self.digits.iter().zip(self.keys[0]).zip(self.keys[1]) {
-                let d = s.load(d, at);
-                acc0 = s.mul_acc(acc0, d, s.load(k0, at));
-                acc1 = s.mul_acc(acc1, d, s.load(k1, at));
+                let (d, k0, k1) = (&d[at.clone()], &k0[at.clone()], &k1[at.clone()]);
+                for v in 0..VECTORS {
+                    let lane = v * S::LANES;
+                    let d = s.load(d, lane);
+                    acc[0][v] = s.mul_acc(acc[0][v], d, s.load(k0, lane));
+                    acc[1][v] = s.mul_acc(acc[1][v], d, s.load(k1, lane));
+                }
             }
-            if let Some((row, c)) = self.extra[0] {
-                acc0 = s.mul_acc(acc0, s.load(row, at), s.splat(c));
-            }
-            if let Some((row, c)) = self.extra[1] {
-                acc1 = s.mul_acc(acc1, s.load(row, at), s.splat(c));
+            for (extra, acc) in self.extra.iter().zip(&mut acc) {
+                if let Some((row, c)) = extra {
+                    let (row, c) = (&row[at.clone()], s.splat(*c));
+                    for (v, acc) in acc.iter_mut().enumerate() {
+                        *acc = s.mul_acc(*acc, s.load(row, v * S::LANES), c);
+                    }
+                }
             }
             // At most eleven products below p²: below 4p after the reduction.
-            let r0 = s.montgomery(acc0, m.p, m.neg_inv);
-            let r1 = s.montgomery(acc1, m.p, m.neg_inv);
-            s.store(out0, at, m.reduce(s, r0));
-            s.store(out1, at, m.reduce(s, r1));
+            for (out, acc) in [out0, out1].into_iter().zip(acc) {
+                for (v, acc) in acc.into_iter().enumerate() {
+                    let r = s.montgomery(acc, m.p, m.neg_inv);
+                    s.store(out, v * S::LANES, m.reduce(s, r));
+                }
+            }
         }
     }
 }
