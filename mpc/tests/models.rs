@@ -7,7 +7,7 @@ use undertone_model::Model;
 use undertone_model::float::Float;
 use undertone_model::image::{Picture, Resize};
 use undertone_model::input::EncoderInput;
-use undertone_mpc::{Cost, Format, Mpc, Result, run_locally};
+use undertone_mpc::{Cost, Format, Fused, Mpc, Result, run_locally};
 
 fn models() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models")
@@ -42,11 +42,11 @@ fn prepared(name: &str) -> (Model, Vec<Vec<f32>>) {
 
 fn infer(mpc: &mut Mpc, model: &Model, images: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
     mpc.phase("weights");
-    let encoder = model.prepare::<_, Full>(mpc)?;
+    let encoder = model.prepare::<_, Fused>(mpc)?;
     let shape = model.input_shape(1, model.tokens());
     let run = |rows: &Vec<f32>| {
         mpc.phase("input");
-        model.run::<_, Full>(mpc, &encoder, shape, rows, &Mask::NONE)
+        model.run::<_, Fused>(mpc, &encoder, shape, rows, &Mask::NONE)
     };
     images.iter().map(run).collect()
 }
