@@ -409,14 +409,16 @@ impl World for Mpc {
         let s = a.value.shape;
         check::mask(s, keys, mask)?;
         let range = magnitude(on, a.range);
-        let x = self.roomy(&a, FACTOR, a.range)?;
+        // 1/count keeps its significant bits.
+        let gain = FACTOR + log2_ceil(keys) as u32;
+        let x = self.roomy(&a, gain, a.range)?;
         let of = s.with_cols(keys);
         let factor = |i: usize| {
             let row = i / s.cols;
             let count = mask.visible(of, row / s.rows, row % s.rows).max(1);
-            libm::rint(libm::ldexp(1.0 / count as f64, FACTOR as i32)) as i64
+            libm::rint(libm::ldexp(1.0 / count as f64, gain as i32)) as i64
         };
-        Ok(Secret::new(x.times_each(factor).halved(FACTOR), range))
+        Ok(Secret::new(x.times_each(factor).halved(gain), range))
     }
 
     fn join<A, B>(

@@ -10,9 +10,9 @@ use undertone_core::Function;
 /// be reduced rather than settled, and of tables for a wide domain, whose slopes differ much.
 const SLOPE: [u32; 2] = [24, 34];
 /// The longest of several tables.
-const PART_BITS: u32 = 11;
+const PART_BITS: u32 = 10;
 /// The most tables that one function is cut into.
-const MAX_PARTS: usize = 12;
+const MAX_PARTS: usize = 16;
 /// The longest table: 2^13 entries are expanded for each element.
 const MAX_BITS: u32 = 13;
 
