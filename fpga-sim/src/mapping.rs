@@ -28,7 +28,9 @@ impl Operator {
         match self {
             Self::Linear { .. } | Self::Experts { .. } => Unit::Linear,
             Self::Scores { .. } | Self::Mix { .. } => Unit::Attention,
-            Self::Norm { .. } | Self::Add { .. } | Self::Gate { .. } => Unit::Vector,
+            Self::Norm { .. } | Self::Add { .. } | Self::Elementwise { .. } | Self::Gate { .. } => {
+                Unit::Vector
+            }
         }
     }
 }
@@ -118,7 +120,9 @@ pub fn ideal_cycles(arch: &Arch, step: &Step) -> Result<u64> {
                 _ => attention_cycles(*tokens, lanes, blocks),
             }
         }
-        Operator::Norm { tokens, dim } | Operator::Add { tokens, dim } => vector(*tokens, *dim),
+        Operator::Norm { tokens, dim }
+        | Operator::Add { tokens, dim }
+        | Operator::Elementwise { tokens, dim } => vector(*tokens, *dim),
         Operator::Gate { tokens, dim, experts, .. } => {
             // Read and multiply, softmax statistics, the best; then the experts' sums are cleared.
             let each = dim.div_ceil(arch.vector.words)
@@ -288,8 +292,8 @@ pub fn graph(arch: &Arch, step: &Step) -> Result<Graph> {
             }
             _ => mix(&mut b, *tokens, *heads, attention_blocks(arch, *dim, *weighting)),
         },
-        Operator::Norm { tokens, dim } => {
-            rowwise(&mut b, *tokens, dim.div_ceil(arch.vector.words), 1)
+        Operator::Norm { tokens, dim } | Operator::Elementwise { tokens, dim } => {
+            rowwise(&mut b, *tokens, dim.div_ceil(arch.vector.words), 1);
         }
         Operator::Add { tokens, dim } => {
             rowwise(&mut b, *tokens, dim.div_ceil(arch.vector.words), 2)
