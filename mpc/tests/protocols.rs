@@ -55,7 +55,7 @@ fn relu_4096_in_two_exchanges_and_8_2_bytes() {
     let cost = out.plan.cost();
     assert_eq!(cost.exchanges, 2 + 2);
     assert_eq!(cost.sent, [input + 33280, output + 33280]);
-    assert!(33280.0 / 4096.0 <= 8.2);
+    // 33,280 bytes for 4,096 elements are 8.125 each.
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use undertone_core::binary::hash::{EXP2, ROUND};
 
 /// The softmax's exponentials in place, 2^(factor·(s − max s)), and their sum.
-pub fn exponentials(row: &mut [f32], factor: f32) -> f32 {
+pub(crate) fn exponentials(row: &mut [f32], factor: f32) -> f32 {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f") {
         // SAFETY: detected.
@@ -53,7 +53,7 @@ fn lanes(row: &mut [f32], factor: f32) -> f32 {
 
 /// Cycles a nanosecond, from a chain of dependent multiplications and rotations (three cycles and one
 /// on every x86-64 core of the last decade); `clock` is a thread's CPU time in seconds.
-pub fn gigahertz(clock: impl Fn() -> f64) -> f64 {
+pub(crate) fn gigahertz(clock: impl Fn() -> f64) -> f64 {
     const STEPS: u32 = 1_000_000;
     let run = || {
         let start = clock();
@@ -70,7 +70,7 @@ pub fn gigahertz(clock: impl Fn() -> f64) -> f64 {
 
 /// What one ceiling loop does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ceiling {
+pub(crate) enum Ceiling {
     /// Fused multiply-adds of floats.
     Float,
     /// Exclusive or, byte popcount and byte addition.
@@ -79,7 +79,7 @@ pub enum Ceiling {
 
 /// Seconds that `rounds` of a ceiling's loop take, and the multiply-accumulates in them; `None` where
 /// the machine lacks the instructions.
-pub fn ceiling(which: Ceiling, rounds: u32, clock: impl Fn() -> f64) -> Option<(f64, f64)> {
+pub(crate) fn ceiling(which: Ceiling, rounds: u32, clock: impl Fn() -> f64) -> Option<(f64, f64)> {
     #[cfg(target_arch = "x86_64")]
     if undertone_binary::Level::best() == undertone_binary::Level::Avx512 {
         let best = (0..20)
@@ -106,7 +106,7 @@ pub fn ceiling(which: Ceiling, rounds: u32, clock: impl Fn() -> f64) -> Option<(
 }
 
 /// Int8 attention: keys and values packed for VNNI; `None` where the machine lacks it.
-pub struct Int8 {
+pub(crate) struct Int8 {
     n: usize,
     d: usize,
     keys: Vec<i8>,
@@ -120,7 +120,7 @@ pub struct Int8 {
 
 impl Int8 {
     /// Quantizes and packs one head, symmetric with one scale a tensor; `d` a multiple of 16.
-    pub fn new(k: &[f32], v: &[f32], n: usize, d: usize, query_scale: f32) -> Option<Self> {
+    pub(crate) fn new(k: &[f32], v: &[f32], n: usize, d: usize, query_scale: f32) -> Option<Self> {
         if undertone_binary::Level::best() != undertone_binary::Level::Avx512
             || !d.is_multiple_of(16)
         {
@@ -155,13 +155,13 @@ impl Int8 {
     }
 
     /// Queries as bytes, 128 for zero.
-    pub fn queries(q: &[f32]) -> (Vec<u8>, f32) {
+    pub(crate) fn queries(q: &[f32]) -> (Vec<u8>, f32) {
         let s = scale_of(q);
         (q.iter().map(|v| ((v / s).round() as i32 + 128) as u8).collect(), s)
     }
 
     /// Attention of quantized queries, `out` in floats.
-    pub fn attend(&mut self, q: &[u8], out: &mut [f32]) {
+    pub(crate) fn attend(&mut self, q: &[u8], out: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the constructor checked the level; buffers are the constructor's.
         unsafe {
@@ -218,8 +218,7 @@ mod x86 {
                 *s = _mm512_add_epi8(*s, _mm512_popcnt_epi8(_mm512_xor_si512(*x, y)));
             }
         }
-        black_box((sums, x[0]));
-        x[0] = _mm512_setzero_si512();
+        black_box((sums, x));
     }
 
     /// # Safety

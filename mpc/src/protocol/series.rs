@@ -66,7 +66,8 @@ pub fn plain(f: Function, x: f64) -> f64 {
 /// # Errors
 /// [`Error::Unsupported`] for a function without tails or a tolerance out of reach.
 pub fn fit(f: Function, tolerance: f64) -> Result<Arc<Series>> {
-    static FITTED: OnceLock<Mutex<HashMap<(Function, u64), Arc<Series>>>> = OnceLock::new();
+    type Fitted = HashMap<(Function, u64), Arc<Series>>;
+    static FITTED: OnceLock<Mutex<Fitted>> = OnceLock::new();
     let fitted = FITTED.get_or_init(Mutex::default);
     let key = (f, tolerance.to_bits());
     let known = || fitted.lock().unwrap_or_else(PoisonError::into_inner);
