@@ -68,7 +68,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
         });
         println!(
             "{}",
-            table(&["world", "batch", "median", "an example", "rate"], 1, rows.collect())
+            table(
+                &options.common,
+                &["world", "batch", "median", "an example", "rate"],
+                1,
+                rows.collect()
+            )
         );
     }
     Ok(Outcome::Good)

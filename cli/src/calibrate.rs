@@ -63,7 +63,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
         let rows = ranges
             .iter()
             .map(|r| vec![r.site.clone(), format!("{:.4}", r.lo), format!("{:.4}", r.hi)]);
-        println!("{}", table(&["site", "least", "greatest"], 1, rows.collect()));
+        println!("{}", table(&options.common, &["site", "least", "greatest"], 1, rows.collect()));
     }
     Ok(Outcome::Good)
 }

@@ -27,6 +27,10 @@ pub(crate) struct Options {
     /// At most so many examples.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     limit: usize,
+    /// Fail (exit 1) unless every world agrees with the float world on at least this fraction of
+    /// the examples.
+    #[arg(long, value_name = "FRACTION")]
+    require_agreement: Option<f64>,
     #[command(flatten)]
     common: Common,
 }
@@ -67,8 +71,9 @@ struct Row {
 /// What `training.json` holds that tables show.
 #[derive(Debug, Default, Deserialize)]
 struct Training {
+    /// By seed.
     #[serde(default)]
-    accuracies: Vec<f64>,
+    accuracy_percent: std::collections::BTreeMap<String, f64>,
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
@@ -90,9 +95,22 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     if options.common.json {
         json(&comparison)?;
     } else {
-        comparison.tasks.iter().for_each(print);
+        comparison.tasks.iter().for_each(|task| print(options, task));
     }
-    Ok(Outcome::Good)
+    let Some(fraction) = options.require_agreement else {
+        return Ok(Outcome::Good);
+    };
+    let mut outcome = Outcome::Good;
+    for task in &comparison.tasks {
+        for row in &task.rows {
+            let agreement = row.agree_with_float as f64 / task.examples as f64;
+            if agreement < fraction {
+                eprintln!("{} in the {} world agrees on {agreement:.4}", row.model, row.world);
+                outcome = Outcome::CheckFailed;
+            }
+        }
+    }
+    Ok(outcome)
 }
 
 /// The model folders in a folder, in order of their names.
@@ -143,7 +161,7 @@ fn compare(
             let mut row = row(*world, report, float, examples);
             row.model.clone_from(&name);
             row.attention.clone_from(&attention);
-            row.seed_accuracies.clone_from(&training.accuracies);
+            row.seed_accuracies = training.accuracy_percent.values().map(|a| a / 100.0).collect();
             row
         })
         .collect())
@@ -178,8 +196,8 @@ fn row(world: WorldName, report: &Report, float: &Report, examples: &Examples) -
     }
 }
 
-fn print(task: &TaskTable) {
-    println!("{}: {} examples", task.task, task.examples);
+fn print(options: &Options, task: &TaskTable) {
+    println!("{}: {} examples\n", task.task, task.examples);
     let header = [
         "model",
         "attention",
@@ -209,7 +227,7 @@ fn print(task: &TaskTable) {
             spread(&r.seed_accuracies),
         ]
     });
-    println!("{}\n", table(&header, 3, rows.collect()));
+    println!("{}\n", table(&options.common, &header, 3, rows.collect()));
 }
 
 /// Mean and standard deviation over seeds, in percent.

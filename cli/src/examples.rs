@@ -90,19 +90,27 @@ impl Examples {
         examples.check()
     }
 
-    /// Images that ship with the models: `<anything>.png` beside `labels.json`, which maps file
-    /// names to class numbers.
+    /// Images that ship with the models: `<number>-<label>.png`, the label as the model names it
+    /// in lower case with hyphens.
     fn shipped(model: &Model, folder: &Path, limit: usize) -> anyhow::Result<Self> {
-        let path = folder.join("labels.json");
-        let text = std::fs::read_to_string(&path).with_context(|| {
-            format!("{}: run from the project's root, or give --models or --data", path.display())
+        let labels = model.config.labels.as_deref().context("the model names no classes")?;
+        let hyphened = |label: &String| label.to_lowercase().replace([' ', '/'], "-");
+        let labels: Vec<String> = labels.iter().map(hyphened).collect();
+        let entries = std::fs::read_dir(folder).with_context(|| {
+            format!("{}: run from the project's root, or give --models or --data", folder.display())
         })?;
-        let labels: std::collections::BTreeMap<String, usize> =
-            serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+        let mut paths = entries.map(|e| Ok(e?.path())).collect::<std::io::Result<Vec<_>>>()?;
+        paths.retain(|path| path.extension().is_some_and(|e| e == "png"));
+        paths.sort();
         let mut examples =
             Self::new(format!("images of {}", folder.display()), image_shape(model)?);
-        for (name, label) in labels.into_iter().take(limit) {
-            let picture = Picture::load(&folder.join(&name)).with_context(|| name.clone())?;
+        for path in paths.into_iter().take(limit) {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let label = name
+                .split_once('-')
+                .and_then(|(_, label)| labels.iter().position(|l| l == label))
+                .with_context(|| format!("{name}.png: no class of the model has this name"))?;
+            let picture = Picture::load(&path).with_context(|| name.clone())?;
             examples.push_image(model, &picture, label)?;
         }
         examples.check()

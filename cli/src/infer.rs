@@ -90,7 +90,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     if options.common.json {
         json(&answers)?
     } else {
-        print(&answers)
+        print(options, &answers)
     }
     Ok(Outcome::Good)
 }
@@ -151,7 +151,7 @@ fn cosines(answers: &[Answer]) -> Vec<Cosine> {
     out
 }
 
-fn print(answers: &Answers) {
+fn print(options: &Options, answers: &Answers) {
     let mut classes = Vec::new();
     for (number, answer) in answers.answers.iter().enumerate() {
         match answer {
@@ -166,10 +166,18 @@ fn print(answers: &Answers) {
         }
     }
     if !classes.is_empty() {
-        println!("{}", table(&["input", "class", "probability"], 2, classes));
+        println!("{}", table(&options.common, &["input", "class", "probability"], 2, classes));
     }
     if !answers.cosines.is_empty() {
         let row = |c: &Cosine| vec![c.a.to_string(), c.b.to_string(), format!("{:.5}", c.cosine)];
-        println!("{}", table(&["a", "b", "cosine"], 0, answers.cosines.iter().map(row).collect()));
+        println!(
+            "{}",
+            table(
+                &options.common,
+                &["a", "b", "cosine"],
+                0,
+                answers.cosines.iter().map(row).collect()
+            )
+        );
     }
 }

@@ -46,6 +46,9 @@ struct Common {
     /// Print JSON instead of tables.
     #[arg(long)]
     json: bool,
+    /// Print tables as Markdown.
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
     /// Threads; by default one for each processor.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,

@@ -88,7 +88,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     if options.common.json {
         json(&plan)?;
     } else {
-        print(&plan);
+        print(options, &plan);
     }
     Ok(Outcome::Good)
 }
@@ -124,7 +124,7 @@ fn plan(
     }
 }
 
-fn print(plan: &Plan) {
+fn print(options: &Options, plan: &Plan) {
     println!(
         "{} parameters, {} tokens; {} world operations, longest path {}",
         count(plan.parameters as u64),
@@ -148,5 +148,5 @@ fn print(plan: &Plan) {
         row.extend(Op::ALL.iter().map(|op| of(op.name())));
         row
     });
-    println!("{}", table(&header, 1, rows.collect()));
+    println!("{}", table(&options.common, &header, 1, rows.collect()));
 }

@@ -3,10 +3,17 @@
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
 
+use crate::Common;
+
 /// A table with a header; every column but the first `left` is right-aligned.
-pub(crate) fn table(header: &[&str], left: usize, rows: Vec<Vec<String>>) -> Table {
+pub(crate) fn table(
+    common: &Common,
+    header: &[&str],
+    left: usize,
+    rows: Vec<Vec<String>>,
+) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_preset(if common.markdown { presets::ASCII_MARKDOWN } else { presets::NOTHING });
     table.set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header.to_vec());
     table.add_rows(rows);

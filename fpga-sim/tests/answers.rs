@@ -250,10 +250,9 @@ fn exploration_resumes_shards_and_merges() {
     let mut lines = String::new();
     let whole = grid
         .run(Shard::ALL, "", |l| {
-            Ok({
-                lines += l;
-                lines += "\n"
-            })
+            lines += l;
+            lines += "\n";
+            Ok(())
         })
         .unwrap();
     assert_eq!(whole.len(), 18);
@@ -262,17 +261,21 @@ fn exploration_resumes_shards_and_merges() {
     // Broken off in the middle of a line: the rest is done, nothing twice.
     let cut: String = lines.chars().take(lines.len() / 2).collect();
     let mut more = 0;
-    let resumed = grid.run(Shard::ALL, &cut, |_| Ok(more += 1)).unwrap();
+    let resumed = grid
+        .run(Shard::ALL, &cut, |_| {
+            more += 1;
+            Ok(())
+        })
+        .unwrap();
     assert_eq!(resumed, whole);
     assert_eq!(more, 18 - (cut.lines().count() - 2));
     let mut parts = vec![String::new(), String::new(), String::new()];
     for (i, part) in parts.iter_mut().enumerate() {
         let shard: Shard = format!("{i}/3").parse().unwrap();
         grid.run(shard, "", |l| {
-            Ok({
-                *part += l;
-                *part += "\n"
-            })
+            *part += l;
+            *part += "\n";
+            Ok(())
         })
         .unwrap();
     }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attention;
+pub mod binary;
 pub mod check;
 pub mod encoder;
 mod fault;

@@ -11,6 +11,7 @@
 //! | [`shift`] | single-pass softmax without a multiplier in its recurrence | this project |
 //! | [`exact`] | order-independent softmax sum | this project |
 //! | [`edge_moe`] | single-pass softmax and table GELU as published | Edge-MoE, arXiv 2305.18691 |
+//! | [`table_softmax`] | 8-bit softmax by one table | this project |
 //! | [`recip`] | reciprocal and reciprocal square root as mantissa and exponent | Newton–Raphson |
 //! | [`table`] | exp, sigmoid, tanh, softplus, GELU over a declared domain | |
 //! | [`linear`] | matrix products with exact accumulation | |
@@ -31,6 +32,7 @@ pub mod recip;
 pub mod requant;
 pub mod shift;
 pub mod table;
+pub mod table_softmax;
 #[cfg(test)]
 mod testing;
 mod world;

@@ -1,0 +1,67 @@
+//! Kernels on the DSP instructions of Cortex-M4, M7 and M33.
+//!
+//! Every function here gives the same bits as its twin in [`portable`]; on cores without the
+//! instructions it *is* its twin. This is the only crate of the firmware that computes with
+//! `asm!`.
+#![no_std]
+
+pub mod portable;
+
+#[cfg(dsp)]
+mod simd;
+
+#[cfg(not(dsp))]
+pub use portable::{matvec, matvec_requant};
+#[cfg(dsp)]
+pub use simd::{matvec, matvec_requant};
+
+/// Rows that are multiplied together. Their number must be a multiple.
+pub const ROWS: usize = 4;
+/// Bytes in a word.
+pub const LANES: usize = 4;
+/// Columns that are multiplied in one round. Their number must be a multiple.
+pub const COLS: usize = 8;
+
+/// Four bytes with the alignment of a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(4))]
+pub struct Quad(pub [i8; LANES]);
+
+/// Words of four rows, side by side: `Block([row 0, row 1, row 2, row 3])` of four columns.
+/// A matrix is packed row block by row block, so that one pointer walks four rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(4))]
+pub struct Block(pub [Quad; ROWS]);
+
+/// Packs a row-major matrix of `cols` columns at compile time. What does not fill `B` blocks of
+/// [`ROWS`] × [`LANES`] bytes is zero; what exceeds them is dropped.
+#[must_use]
+pub const fn pack<const B: usize>(w: &[i8], cols: usize) -> [Block; B] {
+    let mut out = [Block([Quad([0; LANES]); ROWS]); B];
+    let words = cols / LANES;
+    let mut i = 0;
+    while i < B && words > 0 {
+        let (first_row, first_col) = (i / words * ROWS, i % words * LANES);
+        let mut place = 0;
+        while place < ROWS * LANES {
+            let from = (first_row + place / LANES) * cols + first_col + place % LANES;
+            if from < w.len() {
+                out[i].0[place / LANES].0[place % LANES] = w[from];
+            }
+            place += 1;
+        }
+        i += 1;
+    }
+    out
+}
+
+/// From a 32-bit sum to a byte: `(sum + bias) · multiplier · 2^-shift`, rounded half up and clamped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scale {
+    /// Added to the sum.
+    pub bias: i32,
+    /// 31 significant bits: 2^30 ≤ multiplier < 2^31.
+    pub multiplier: i32,
+    /// 33 to 62.
+    pub shift: u32,
+}

@@ -1,0 +1,106 @@
+//! SXTB16 spreads two bytes of a word to halfwords, SMLAD multiplies and adds two halfwords at once.
+
+use core::arch::asm;
+
+use crate::{Block, COLS, LANES, Quad, ROWS, Scale, portable};
+
+/// `out_i = Σ_j w_ij·x_j` for a packed matrix with as many columns as `x`. Outputs beyond the last
+/// block of rows keep their value.
+///
+/// Sums are exact up to 2^17 columns.
+pub fn matvec(w: &[Block], x: &[Quad], out: &mut [i32]) {
+    if x.is_empty() || !x.len().is_multiple_of(COLS / LANES) {
+        return portable::matvec(w, x, out);
+    }
+    for (block, o) in w.chunks_exact(x.len()).zip(out.as_chunks_mut::<ROWS>().0) {
+        *o = four_rows(block, x);
+    }
+}
+
+/// [`matvec`] with each sum brought to a byte by the scale of its row.
+pub fn matvec_requant(w: &[Block], x: &[Quad], scales: &[Scale], out: &mut [i8]) {
+    if x.is_empty() || !x.len().is_multiple_of(COLS / LANES) {
+        return portable::matvec_requant(w, x, scales, out);
+    }
+    let outputs = out.as_chunks_mut::<ROWS>().0.iter_mut().zip(scales.as_chunks::<ROWS>().0);
+    for (block, (o, scales)) in w.chunks_exact(x.len()).zip(outputs) {
+        let sums = four_rows(block, x);
+        for ((o, sum), scale) in o.iter_mut().zip(sums).zip(scales) {
+            *o = requant(sum, scale);
+        }
+    }
+}
+
+/// One row of a word of columns: load, spread, multiply and add.
+macro_rules! row {
+    ($sum:literal) => {
+        concat!(
+            "ldr {b}, [{w}], #4\n",
+            "sxtb16 {d}, {b}\n",
+            "sxtb16 {b}, {b}, ror #8\n",
+            "smlad {",
+            $sum,
+            "}, {d}, {c}, {",
+            $sum,
+            "}\n",
+            "smlad {",
+            $sum,
+            "}, {b}, {a}, {",
+            $sum,
+            "}"
+        )
+    };
+}
+
+/// Four rows against `x`, whose length is a positive multiple of two words and that of `block`.
+#[inline(always)]
+fn four_rows(block: &[Block], x: &[Quad]) -> [i32; ROWS] {
+    let [mut s0, mut s1, mut s2, mut s3] = [0i32; ROWS];
+    let x = x.as_ptr_range();
+    // SAFETY: `x` walks from start to end, two words a round, and their number is even and not
+    // zero; `w` walks `block`, which holds ROWS words for each of them (`chunks_exact`). Both
+    // are words by their alignment. Nothing is written but registers.
+    unsafe {
+        asm!(
+            "2:",
+            "ldr {a}, [{x}], #4",
+            "sxtb16 {c}, {a}",
+            "sxtb16 {a}, {a}, ror #8",
+            row!("s0"),
+            row!("s1"),
+            row!("s2"),
+            row!("s3"),
+            "ldr {a}, [{x}], #4",
+            "sxtb16 {c}, {a}",
+            "sxtb16 {a}, {a}, ror #8",
+            row!("s0"),
+            row!("s1"),
+            row!("s2"),
+            row!("s3"),
+            "cmp {x}, {end}",
+            "bne 2b",
+            x = inout(reg) x.start => _,
+            w = inout(reg) block.as_ptr() => _,
+            end = in(reg) x.end,
+            a = out(reg) _, b = out(reg) _, c = out(reg) _, d = out(reg) _,
+            s0 = inout(reg) s0, s1 = inout(reg) s1, s2 = inout(reg) s2, s3 = inout(reg) s3,
+            options(nostack, readonly),
+        );
+    }
+    [s0, s1, s2, s3]
+}
+
+/// One sum to a byte: SMULL, two shifts and SSAT.
+#[inline(always)]
+fn requant(sum: i32, scale: &Scale) -> i8 {
+    let wide = i64::from(sum.wrapping_add(scale.bias)) * i64::from(scale.multiplier);
+    let high = (wide >> 32) as i32;
+    let shift = scale.shift.wrapping_sub(33) & 31;
+    let rounded = ((high >> shift) + 1) >> 1;
+    let byte: i32;
+    // SAFETY: registers only.
+    unsafe {
+        asm!("ssat {o}, #8, {i}", o = lateout(reg) byte, i = in(reg) rounded, options(pure, nomem, nostack));
+    }
+    byte as i8
+}

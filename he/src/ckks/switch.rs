@@ -1,0 +1,186 @@
+//! Hybrid key switching (Han and Ki 2020, *Better Bootstrapping for Approximate Homomorphic
+//! Encryption*, section 3), with the division by the special modulus merged with a rescaling
+//! where one follows.
+//!
+//! Work goes prime by prime: for one target prime all digits are extended and transformed, the
+//! inner products taken, and the result divided down, while the rows are in cache. Rotations of
+//! one ciphertext share its digits (hoisting), and a sum of rotations also shares one division.
+
+use std::sync::Arc;
+
+use super::buffer::Rows;
+use super::context::Context;
+use super::convert::{BaseConversion, Prepared};
+use super::evalkeys::SwitchingKey;
+use super::kernels::{Add, InnerPair, Permutation, PermuteAdd};
+
+/// One inner product: a key, and the automorphism to apply afterwards.
+pub(crate) struct Job<'a> {
+    pub(crate) key: &'a SwitchingKey,
+    pub(crate) by: Option<Arc<Permutation>>,
+}
+
+/// A sum of jobs that share one division.
+pub(crate) struct Group<'a> {
+    pub(crate) jobs: Vec<Job<'a>>,
+    /// Rows that each job adds to its result before its automorphism.
+    pub(crate) inside: [Option<&'a Rows>; 2],
+    /// Rows added once, as they are.
+    pub(crate) outside: Option<[&'a Rows; 2]>,
+}
+
+/// The digits of a polynomial, ready for conversion to any prime.
+struct Decomposed<'a> {
+    rows: &'a Rows,
+    level: usize,
+    digits: Vec<(&'a BaseConversion, Prepared)>,
+}
+
+impl<'a> Decomposed<'a> {
+    fn new(ctx: &'a Context, rows: &'a Rows, level: usize) -> Self {
+        ctx.counters.decompositions.add(1);
+        let len = ctx.chain.digit_len;
+        let digits = (0..=level / len)
+            .map(|j| {
+                let active = len.min(level + 1 - j * len);
+                let conversion = &ctx.digits[j][active - 1];
+                let sources = conversion.sources.iter().map(|&i| rows.row(i));
+                (conversion, conversion.prepare(ctx, sources))
+            })
+            .collect();
+        Self { rows, level, digits }
+    }
+
+    /// Calls `f` with the digits' transformed rows modulo `prime`.
+    fn with_rows(
+        &self,
+        ctx: &Context,
+        prime: usize,
+        scratch: &mut Rows,
+        f: impl FnOnce(&[&[u64]]),
+    ) {
+        let own = (prime <= self.level).then(|| prime / ctx.chain.digit_len);
+        for (j, (conversion, prepared)) in self.digits.iter().enumerate() {
+            if own != Some(j) {
+                conversion.target(ctx, prepared, prime, scratch.row_mut(j));
+            }
+        }
+        let rows: Vec<&[u64]> = (0..self.digits.len())
+            .map(|j| if own == Some(j) { self.rows.row(prime) } else { scratch.row(j) })
+            .collect();
+        f(&rows);
+    }
+}
+
+impl Context {
+    /// Σ of each group, divided by the special modulus, and by q_ℓ too if `rescale`.
+    pub(crate) fn switch(
+        &self,
+        d: &Rows,
+        level: usize,
+        groups: &[Group<'_>],
+        rescale: bool,
+    ) -> Vec<[Rows; 2]> {
+        let n = self.n();
+        let divisor = if rescale { &self.down_special_and[level - 1] } else { &self.down_special };
+        let decomposed = Decomposed::new(self, d, level);
+        self.counters.key_switches.add(groups.iter().map(|g| g.jobs.len() as u64).sum());
+        if rescale {
+            self.counters.rescales.add(1);
+        }
+        let mut scratch = Rows::scratch(n, decomposed.digits.len());
+        let mut temporary = [Rows::scratch(n, 1), Rows::scratch(n, 1)];
+
+        // The primes that are divided away come first: the quotient needs their sums.
+        let sources = divisor.sources.len();
+        let mut sums: Vec<[Rows; 2]> =
+            groups.iter().map(|_| [Rows::scratch(n, sources), Rows::scratch(n, sources)]).collect();
+        for (i, &prime) in divisor.sources.iter().enumerate() {
+            decomposed.with_rows(self, prime, &mut scratch, |digits| {
+                for (group, [s0, s1]) in groups.iter().zip(&mut sums) {
+                    let out = [s0.row_mut(i), s1.row_mut(i)];
+                    self.inner(group, prime, digits, out, &mut temporary);
+                }
+            });
+        }
+        let prepared: Vec<[Prepared; 2]> = sums
+            .iter()
+            .map(|[s0, s1]| [divisor.prepare(self, s0.rows()), divisor.prepare(self, s1.rows())])
+            .collect();
+        drop(sums);
+
+        let kept = level + usize::from(!rescale);
+        let mut out: Vec<[Rows; 2]> =
+            groups.iter().map(|_| [Rows::scratch(n, kept), Rows::scratch(n, kept)]).collect();
+        let (mut acc0, mut acc1) = (Rows::scratch(n, 1), Rows::scratch(n, 1));
+        let mut part = Rows::scratch(n, 1);
+        for prime in 0..kept {
+            decomposed.with_rows(self, prime, &mut scratch, |digits| {
+                for ((group, prepared), out) in groups.iter().zip(&prepared).zip(&mut out) {
+                    let acc = [acc0.row_mut(0), acc1.row_mut(0)];
+                    self.inner(group, prime, digits, acc, &mut temporary);
+                    for (k, acc) in [&acc0, &acc1].into_iter().enumerate() {
+                        let (acc, part) = (acc.row(0), part.row_mut(0));
+                        let dst = out[k].row_mut(prime);
+                        divisor.divide(self, &prepared[k], prime, acc, part, dst);
+                    }
+                }
+            });
+        }
+        out
+    }
+
+    /// One row of a group's sum modulo `prime`.
+    fn inner(
+        &self,
+        group: &Group<'_>,
+        prime: usize,
+        digits: &[&[u64]],
+        out: [&mut [u64]; 2],
+        temporary: &mut [Rows; 2],
+    ) {
+        let m = self.modulus(prime);
+        let [out0, out1] = out;
+        // P·x vanishes modulo the special primes; elsewhere P in Montgomery form.
+        let special = (prime < self.q_count()).then(|| {
+            let p = self.chain.special.iter().fold(1, |acc, &p| m.mul(acc, p % m.p));
+            m.to_montgomery(p)
+        });
+        let inside = group.inside.map(|rows| rows.zip(special).map(|(r, c)| (r.row(prime), c)));
+        let mut first = true;
+        if let Some(rows) = group.outside {
+            let extra = rows.map(|r| special.map(|c| (r.row(prime), c)));
+            self.backend.run(InnerPair {
+                out: [out0, out1],
+                digits: &[],
+                keys: [&[], &[]],
+                extra,
+                m,
+            });
+            first = false;
+        }
+        for job in &group.jobs {
+            let b: Vec<&[u64]> = job.key.b.iter().map(|k| k.row(prime)).collect();
+            let a: Vec<&[u64]> = job.key.a.iter().map(|k| k.row(prime)).collect();
+            let keys = [&b[..], &a[..]];
+            if job.by.is_none() && first {
+                let out = [&mut *out0, &mut *out1];
+                self.backend.run(InnerPair { out, digits, keys, extra: inside, m });
+            } else {
+                let [t0, t1] = temporary;
+                let (t0, t1) = (t0.row_mut(0), t1.row_mut(0));
+                let out = [&mut *t0, &mut *t1];
+                self.backend.run(InnerPair { out, digits, keys, extra: inside, m });
+                for (dst, src) in [(&mut *out0, &*t0), (&mut *out1, &*t1)] {
+                    match &job.by {
+                        Some(by) => {
+                            self.backend.run(PermuteAdd { dst, src, by, add: !first, m });
+                        }
+                        None => self.backend.run(Add { dst, b: src, m }),
+                    }
+                }
+            }
+            first = false;
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! TCP with mutual TLS between processes: a blocking face on tokio tasks.
+//!
+//! An [`Authority`] issues one certificate a party; each party accepts only certificates of that
+//! authority, and the client checks the server's name. Calls block, so they must not be made from
+//! inside another asynchronous runtime.
+
+use super::{Frame, Inbox, Limits, Link, Numbers};
+use crate::{Error, Result};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+const SERVER: &str = "undertone-server";
+const HEADER: usize = 16;
+
+/// Issues the parties' certificates. Its key is not kept.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: String,
+}
+
+/// A party's certificate, its key and the authority it trusts, as PEM.
+pub struct Identity {
+    /// The party's certificate.
+    pub certificate: String,
+    /// The party's private key.
+    pub key: zeroize::Zeroizing<String>,
+    /// The authority's certificate.
+    pub authority: String,
+}
+
+fn tls(error: impl std::fmt::Display) -> Error {
+    Error::Tls(error.to_string())
+}
+
+impl Authority {
+    /// A new authority.
+    ///
+    /// # Errors
+    /// Key generation that fails.
+    pub fn new() -> Result<Self> {
+        let key = KeyPair::generate().map_err(tls)?;
+        let mut params = CertificateParams::new(Vec::new()).map_err(tls)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let certificate = params.self_signed(&key).map_err(tls)?.pem();
+        Ok(Self { issuer: Issuer::new(params, key), certificate })
+    }
+
+    /// A certificate for the client (0) or the server (1).
+    ///
+    /// # Errors
+    /// Key generation that fails.
+    pub fn issue(&self, party: usize) -> Result<Identity> {
+        let name = if party == 1 { SERVER } else { "undertone-client" };
+        let key = KeyPair::generate().map_err(tls)?;
+        let params = CertificateParams::new(vec![name.into()]).map_err(tls)?;
+        let certificate = params.signed_by(&key, &self.issuer).map_err(tls)?.pem();
+        Ok(Identity {
+            certificate,
+            key: zeroize::Zeroizing::new(key.serialize_pem()),
+            authority: self.certificate.clone(),
+        })
+    }
+}
+
+impl Identity {
+    fn parts(&self) -> Result<(RootCertStore, CertificateDer<'static>, PrivateKeyDer<'static>)> {
+        let mut roots = RootCertStore::empty();
+        let authority = CertificateDer::from_pem_slice(self.authority.as_bytes()).map_err(tls)?;
+        roots.add(authority).map_err(tls)?;
+        let own = CertificateDer::from_pem_slice(self.certificate.as_bytes()).map_err(tls)?;
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(tls)?;
+        Ok((roots, own, key))
+    }
+}
+
+fn runtime() -> Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(Error::io("starting the network runtime"))
+}
+
+/// The server's socket.
+pub struct Listener {
+    runtime: Runtime,
+    socket: TcpListener,
+    acceptor: TlsAcceptor,
+    limits: Limits,
+}
+
+impl Listener {
+    /// Binds `address`; port 0 lets the system choose.
+    ///
+    /// # Errors
+    /// An address in use, or certificates that do not parse.
+    pub fn bind(address: SocketAddr, identity: &Identity, limits: Limits) -> Result<Self> {
+        let (roots, own, key) = identity.parts()?;
+        let provider = Arc::new(default_provider());
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                .build()
+                .map_err(tls)?;
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(tls)?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(vec![own], key)
+            .map_err(tls)?;
+        let runtime = runtime()?;
+        let socket = runtime.block_on(TcpListener::bind(address)).map_err(Error::io("binding"))?;
+        Ok(Self { runtime, socket, acceptor: TlsAcceptor::from(Arc::new(config)), limits })
+    }
+
+    /// The address bound.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn address(&self) -> Result<SocketAddr> {
+        self.socket.local_addr().map_err(Error::io("binding"))
+    }
+
+    /// Waits for one client, up to the limit.
+    ///
+    /// # Errors
+    /// Nobody came, or not with a certificate of the authority.
+    pub fn accept(self) -> Result<Tcp> {
+        let Self { runtime, socket, acceptor, limits } = self;
+        let late = |_| Error::Timeout { operation: "accepting", after: limits.timeout };
+        let stream = runtime.block_on(async {
+            let (stream, _) = timeout(limits.timeout, socket.accept())
+                .await
+                .map_err(late)?
+                .map_err(Error::io("accepting"))?;
+            stream.set_nodelay(true).map_err(Error::io("accepting"))?;
+            timeout(limits.timeout, acceptor.accept(stream)).await.map_err(late)?.map_err(tls)
+        })?;
+        Ok(Tcp::start(runtime, TlsStream::Server(stream), limits))
+    }
+}
+
+/// Connects to a server, trying again until the limit while nobody listens.
+///
+/// # Errors
+/// No server within the limit, or one without a certificate of the authority.
+pub fn connect(address: SocketAddr, identity: &Identity, limits: Limits) -> Result<Tcp> {
+    let (roots, own, key) = identity.parts()?;
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(tls)?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(vec![own], key)
+        .map_err(tls)?;
+    let runtime = runtime()?;
+    let late = |_| Error::Timeout { operation: "connecting", after: limits.timeout };
+    let deadline = Instant::now() + limits.timeout;
+    let stream = runtime.block_on(async {
+        let stream = loop {
+            match TcpStream::connect(address).await {
+                Ok(stream) => break stream,
+                Err(e) if Instant::now() >= deadline => {
+                    return Err(Error::io("connecting")(e));
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        };
+        stream.set_nodelay(true).map_err(Error::io("connecting"))?;
+        let name = ServerName::try_from(SERVER).map_err(tls)?;
+        let connector = TlsConnector::from(Arc::new(config));
+        timeout(limits.timeout, connector.connect(name, stream)).await.map_err(late)?.map_err(tls)
+    })?;
+    Ok(Tcp::start(runtime, TlsStream::Client(stream), limits))
+}
+
+type Stream = TlsStream<TcpStream>;
+
+/// An established connection.
+pub struct Tcp {
+    limits: Limits,
+    inbox: Arc<Inbox>,
+    numbers: Numbers,
+    /// `None` once closed: the writer ends when what was queued is out.
+    queue: Mutex<Option<UnboundedSender<Vec<u8>>>>,
+    writer: Option<JoinHandle<()>>,
+    runtime: Option<Runtime>,
+}
+
+impl Tcp {
+    fn start(runtime: Runtime, stream: Stream, limits: Limits) -> Self {
+        let (read, write) = split(stream);
+        let inbox = Arc::new(Inbox::default());
+        let (queue, frames) = unbounded_channel();
+        let writer = runtime.spawn(write_frames(write, frames, Arc::clone(&inbox)));
+        runtime.spawn(read_frames(read, Arc::clone(&inbox), limits.frame as u64));
+        Self {
+            limits,
+            inbox,
+            numbers: Numbers::default(),
+            queue: Mutex::new(Some(queue)),
+            writer: Some(writer),
+            runtime: Some(runtime),
+        }
+    }
+}
+
+async fn write_frames(
+    mut stream: WriteHalf<Stream>,
+    mut frames: UnboundedReceiver<Vec<u8>>,
+    inbox: Arc<Inbox>,
+) {
+    while let Some(frame) = frames.recv().await {
+        if stream.write_all(&frame).await.is_err() || stream.flush().await.is_err() {
+            inbox.close();
+            return;
+        }
+    }
+    // The peer may be gone already.
+    let _ = stream.shutdown().await;
+}
+
+async fn read_frames(mut stream: ReadHalf<Stream>, inbox: Arc<Inbox>, limit: u64) {
+    let mut header = [0; HEADER];
+    while stream.read_exact(&mut header).await.is_ok() {
+        let word = |at: usize| {
+            u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
+        let len = u64::from(word(0));
+        if len > limit {
+            inbox.refuse(len, limit);
+            return;
+        }
+        let mut payload = vec![0; len as usize];
+        if stream.read_exact(&mut payload).await.is_err() {
+            break;
+        }
+        let stream = u64::from(word(8)) << 32 | u64::from(word(4));
+        inbox.push(stream, Frame { number: word(12), ready: None, payload });
+    }
+    inbox.close();
+}
+
+impl Link for Tcp {
+    fn send(&self, stream: u64, payload: Vec<u8>) -> Result<()> {
+        if payload.len() > self.limits.frame {
+            let (got, limit) = (payload.len() as u64, self.limits.frame as u64);
+            return Err(Error::FrameTooLong { got, limit });
+        }
+        let mut frame = Vec::with_capacity(HEADER + payload.len());
+        frame.extend((payload.len() as u32).to_le_bytes());
+        frame.extend(stream.to_le_bytes());
+        frame.extend(self.numbers.next(stream).to_le_bytes());
+        frame.extend(payload);
+        let closed = Error::Closed { operation: "sending" };
+        match &*self.queue.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(queue) => queue.send(frame).map_err(|_| closed),
+            None => Err(closed),
+        }
+    }
+
+    fn receive(&self, stream: u64, len: usize) -> Result<Vec<u8>> {
+        self.inbox.pop(stream, len, &self.limits)
+    }
+
+    fn close(&self) {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.inbox.close();
+    }
+}
+
+impl Drop for Tcp {
+    fn drop(&mut self) {
+        self.close();
+        if let (Some(runtime), Some(writer)) = (self.runtime.take(), self.writer.take()) {
+            // What was sent should arrive, but a dead peer must not hold this party up.
+            let _ = runtime.block_on(async { timeout(Duration::from_secs(2), writer).await });
+            runtime.shutdown_background();
+        }
+    }
+}
