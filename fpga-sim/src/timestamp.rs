@@ -498,10 +498,12 @@ impl Machine<'_> {
                     u64::from(m.ready.is_some()),
                 ]);
                 shape.push(m.ready.map_or(0, |r| r.max(now).wrapping_sub(base)));
-                if !state.walker.done
-                    && self.graph.stages[s].access.is_some_and(|a| a.direction == Direction::Read)
-                {
-                    shape.push(m.next_request.wrapping_sub(base));
+                let read = self.graph.stages[s].access.filter(|a| a.direction == Direction::Read);
+                if let Some(access) = read.filter(|_| !state.walker.done) {
+                    // Requests that ran so far ahead that their data is there delay nothing, nor
+                    // will later ones: they follow at one a cycle, and bursts take no less.
+                    let there = m.next_request + self.graph.ports[access.port.0].read_overhead;
+                    shape.push(there.max(now).wrapping_sub(base));
                 }
                 for d in &m.done {
                     shape.push(d.wrapping_sub(base));
