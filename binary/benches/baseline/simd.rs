@@ -148,7 +148,7 @@ impl Int8 {
             values,
             offsets,
             scores: vec![0.0; 4 * padded],
-            weights: vec![0; padded],
+            weights: vec![0; 4 * padded],
             factor,
             scale: vs,
         })
@@ -210,11 +210,11 @@ mod x86 {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512bitalg")]
     pub(super) unsafe fn bits_ceiling(rounds: u32) {
-        let mut x: [__m512i; 8] = std::array::from_fn(|i| _mm512_set1_epi8(black_box(i as i8)));
+        let x: [__m512i; 8] = std::array::from_fn(|i| _mm512_set1_epi8(black_box(i as i8)));
         let mut sums = [_mm512_setzero_si512(); 8];
         for i in 0..rounds {
             let y = _mm512_set1_epi32(i as i32);
-            for (s, x) in sums.iter_mut().zip(&mut x) {
+            for (s, x) in sums.iter_mut().zip(&x) {
                 *s = _mm512_add_epi8(*s, _mm512_popcnt_epi8(_mm512_xor_si512(*x, y)));
             }
         }
@@ -241,6 +241,8 @@ mod x86 {
         let quads = d / 4;
         for (q, out) in q.chunks(4 * d).zip(out.chunks_mut(4 * d)) {
             let rows = q.len() / d;
+            // Four queries always: a short last block repeats its last one.
+            let starts: [usize; 4] = std::array::from_fn(|i| i.min(rows - 1) * d);
             for j in (0..padded).step_by(32) {
                 let mut sums = [[_mm512_setzero_si512(); 2]; 4];
                 for c in 0..quads {
@@ -250,55 +252,61 @@ mod x86 {
                             keys.as_ptr().add(((j / 16 + h) * quads + c) * 64).cast(),
                         )
                     });
-                    for (i, sums) in sums.iter_mut().enumerate().take(rows) {
-                        let at = i * d + 4 * c;
-                        let four = i32::from_le_bytes([q[at], q[at + 1], q[at + 2], q[at + 3]]);
+                    for i in 0..4 {
+                        // SAFETY: four bytes of one of the block's queries.
+                        let four = unsafe {
+                            q.as_ptr().add(starts[i] + 4 * c).cast::<i32>().read_unaligned()
+                        };
                         let four = _mm512_set1_epi32(four);
                         for h in 0..2 {
-                            sums[h] = _mm512_dpbusd_epi32(sums[h], four, k[h]);
+                            sums[i][h] = _mm512_dpbusd_epi32(sums[i][h], four, k[h]);
                         }
                     }
                 }
-                for (i, sums) in sums.iter().enumerate().take(rows) {
+                for i in 0..4 {
                     for h in 0..2 {
                         let at = j + 16 * h;
                         // SAFETY: within the padded rows.
                         unsafe {
                             let offset = _mm512_loadu_si512(offsets.as_ptr().add(at).cast());
-                            let s = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[h], offset));
+                            let s = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[i][h], offset));
                             _mm512_storeu_ps(scores.as_mut_ptr().add(i * padded + at), s);
                         }
                     }
                 }
             }
-            for (i, out) in out.chunks_exact_mut(d).enumerate() {
+            let mut inverse = [0.0f32; 4];
+            for i in 0..4 {
                 let row = &mut scores[i * padded..][..n];
                 super::lanes(row, factor);
+                let weights = &mut weights[i * padded..][..n];
                 let mut total = 0u32;
                 for (w, s) in weights.iter_mut().zip(&*row) {
-                    *w = (s * 255.0 + 0.5) as i32 as u8;
-                    total += u32::from(*w);
+                    // SAFETY: exponentials lie in 0…1.
+                    *w = unsafe { (s * 255.0 + 0.5).to_int_unchecked::<i32>() } as u8;
                 }
-                let inverse = scale / total as f32;
-                for c in 0..d / 16 {
-                    let mut sums = [_mm512_setzero_si512(); 4];
-                    for (j, four) in weights.chunks_exact(4).enumerate() {
-                        let four = _mm512_set1_epi32(i32::from_le_bytes([
-                            four[0], four[1], four[2], four[3],
-                        ]));
-                        // SAFETY: four keys of 16 channels; `values` holds padded · d bytes.
-                        let v = unsafe {
-                            _mm512_loadu_si512(values.as_ptr().add((j * (d / 16) + c) * 64).cast())
+                weights.iter().for_each(|w| total += u32::from(*w));
+                inverse[i] = scale / total as f32;
+            }
+            for c in 0..d / 16 {
+                let mut sums = [_mm512_setzero_si512(); 4];
+                for j in 0..padded / 4 {
+                    // SAFETY: four keys of 16 channels; `values` holds padded · d bytes.
+                    let v = unsafe {
+                        _mm512_loadu_si512(values.as_ptr().add((j * (d / 16) + c) * 64).cast())
+                    };
+                    for i in 0..4 {
+                        // SAFETY: four weights of the padded row.
+                        let four = unsafe {
+                            weights.as_ptr().add(i * padded + 4 * j).cast::<i32>().read_unaligned()
                         };
-                        sums[j % 4] = _mm512_dpbusd_epi32(sums[j % 4], four, v);
+                        sums[i] = _mm512_dpbusd_epi32(sums[i], _mm512_set1_epi32(four), v);
                     }
-                    let sum = _mm512_add_epi32(
-                        _mm512_add_epi32(sums[0], sums[1]),
-                        _mm512_add_epi32(sums[2], sums[3]),
-                    );
-                    let y = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(inverse));
+                }
+                for i in 0..rows {
+                    let y = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[i]), _mm512_set1_ps(inverse[i]));
                     // SAFETY: 16 of the row's `d` channels.
-                    unsafe { _mm512_storeu_ps(out.as_mut_ptr().add(16 * c), y) };
+                    unsafe { _mm512_storeu_ps(out.as_mut_ptr().add(i * d + 16 * c), y) };
                 }
             }
         }
