@@ -18,7 +18,7 @@ def table(models: Path) -> str:
         "each seed (the first ships)",
     )
     rows = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    folders = [f for f in models.iterdir() if (f / "training.json").exists()]
+    folders = [record.parent for record in models.rglob("training.json")]
     for folder in sorted(folders):
         record = json.loads((folder / "training.json").read_text())
         config = json.loads((folder / "config.json").read_text())
@@ -34,7 +34,7 @@ def table(models: Path) -> str:
             summary = f"{statistics.mean(accuracies):.2f} ± {statistics.stdev(accuracies):.2f}"
         each = ", ".join(f"{a:.2f}" for a in accuracies)
         rows.append(
-            f"| `{folder.name}` | {' + '.join(kinds)} | {record['parameters']:,} "
+            f"| `{folder.relative_to(models).as_posix()}` | {' + '.join(kinds)} | {record['parameters']:,} "
             f"| {record['epochs']} | {summary} | {each} |"
         )
     return "\n".join(rows)
