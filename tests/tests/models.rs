@@ -4,7 +4,7 @@
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use undertone_core::{Full, Mask, Menu};
+use undertone_core::{Fault, Full, Mask, Menu};
 use undertone_model::fixed::FixedModel;
 use undertone_model::float::{Float, Fused};
 use undertone_model::weights::{EncoderWeights, Linear};
@@ -68,7 +68,7 @@ proptest! {
 
     #[test]
     fn worlds_compute_the_reference(seed: u64) {
-        let (json, mut model, example) = random_model(seed);
+        let (json, model, example) = random_model(seed);
         let want = reference::forward(&model.config, &model.weights, example.input()).unwrap();
         let want = want.result.data;
         // Random p = 4 heads and norms of random rows amplify f32 rounding a little.
@@ -153,4 +153,26 @@ fn fixed_point_error(mut model: Model, seed: u64) -> f64 {
     let scale = want.result.data.iter().fold(1.0f64, |m, x| m.max(x.abs()));
     let errors = run.output.iter().zip(&want.result.data).map(|(a, b)| (f64::from(*a) - b).abs());
     errors.fold(0.0, f64::max) / scale
+}
+
+/// 0/0 is no value in any range: the strict world and calibration refuse it, and name the site.
+#[test]
+fn nan_is_outside_every_range() {
+    let config = json!({
+        "model_type": "bert", "vocab_size": 4, "max_position_embeddings": 3, "hidden_size": 4,
+        "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 4,
+        "undertone": {"version": 1, "layers": [{"heads": [{"kind": "power", "p": 2, "eps": 0}]}]}
+    });
+    let mut model = Model::random(models::parse(&config), 1).unwrap();
+    let query = &mut model.weights.layers[0].query;
+    query.weight.fill(0.0);
+    query.bias = None;
+    let rows = model.rows(&Example::Tokens(vec![1, 2, 3]).input()).unwrap();
+    for mut w in [Float::strict(), Float::recording()] {
+        let encoder = model.prepare::<_, Full>(&mut w).unwrap();
+        let shape = model.input_shape(1, 3);
+        let refused = model.run::<_, Full>(&mut w, &encoder, shape, &rows, &Mask::NONE);
+        let Err(Fault::OutOfDomain { site }) = refused else { panic!("{refused:?}") };
+        assert_eq!(site.layer, 0);
+    }
 }
