@@ -226,14 +226,14 @@ pub fn rows_of_distances(
     }
     #[cfg(target_arch = "x86_64")]
     match level.clamped() {
-        // SAFETY: `clamped` never exceeds what was detected.
         Level::Avx512 => {
+            // SAFETY: `clamped` never exceeds what was detected.
             return unsafe {
                 crate::simd::avx512::hamming_rows(words, stride, keys, room, each);
             };
         }
-        // SAFETY: as above.
         Level::Avx2 => {
+            // SAFETY: as above.
             return unsafe { crate::simd::avx2::hamming_rows(words, stride, keys, room, each) };
         }
         Level::Portable => {}

@@ -128,7 +128,7 @@ fn the_implicit_similarity_equals_the_explicit_one() {
     for bit in 0..4 {
         let first = &start[bit * M..(bit + 1) * M];
         let mut a = first.to_vec();
-        let mut velocity = vec![0.0; M];
+        let mut velocity = [0.0; M];
         let soft = |a: &[f64]| -> Vec<f64> {
             (0..images * TOKENS).map(|i| 2.0 / (1.0 + (-z(a, i)).exp()) - 1.0).collect()
         };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use serde::Serialize;
-use undertone_core::{Mask, Shape};
+use undertone_core::{Full, Mask, Shape};
 use undertone_model::Model;
 use undertone_model::fixed::FixedModel;
 use undertone_model::float::{Float, Fused};
@@ -32,7 +32,8 @@ pub(crate) struct Options {
     /// Scale images of another size.
     #[arg(long)]
     resize: bool,
-    /// Refuse values outside the calibrated ranges (float world).
+    /// Refuse values outside the calibrated ranges: in the float world at every site, in fixed
+    /// point those that saturate.
     #[arg(long)]
     strict: bool,
     #[command(flatten)]
@@ -68,6 +69,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     if options.images.is_empty() && options.text.is_empty() {
         bail!("nothing to do: name images, or sentences with --text");
     }
+    if options.strict && model.calibration.is_empty() {
+        bail!("--strict needs calibrated ranges, and the model has none: calibrate it first");
+    }
     let mut answers = Vec::new();
     for path in &options.images {
         let vit = model.config.vit().context("the model does not read images")?;
@@ -80,7 +84,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     if !options.text.is_empty() {
         let encoder = TextEncoder::load(&options.folder.model, &model.config)?;
         for text in &options.text {
-            let tokens = encoder.encode(text).with_context(|| text.clone())?;
+            let tokens = encoder.encode(text).with_context(|| {
+                // Enough to tell sentences apart.
+                format!("--text {:?}", text.chars().take(40).collect::<String>())
+            })?;
             let input = EncoderInput::Tokens { ids: &tokens.ids, mask: None };
             answers.push(answer(options, &model, text.clone(), &input)?);
         }
@@ -105,15 +112,29 @@ fn answer(
     let whole = model.input_shape(1, 1);
     let shape = Shape::new(1, rows.len() / whole.cols, whole.cols);
     let output = match options.world {
+        WorldName::Float if options.strict => {
+            // The fused forms never hold scores and weights, so they could not check them.
+            let mut w = Float::strict();
+            let encoder = model.prepare::<_, Full>(&mut w)?;
+            model.run::<_, Full>(&mut w, &encoder, shape, &rows, &Mask::NONE)
+        }
         WorldName::Float => {
-            let mut w = if options.strict { Float::strict() } else { Float::new() };
+            let mut w = Float::new();
             let encoder = model.prepare::<_, Fused>(&mut w)?;
             model.run::<_, Fused>(&mut w, &encoder, shape, &rows, &Mask::NONE)
         }
-        WorldName::Fixed => FixedModel::new(model, shape)?.run(&rows).map(|run| run.output),
+        WorldName::Fixed => match FixedModel::new(model, shape)?.run(&rows) {
+            Ok(run) if options.strict && run.saturated > 0 => {
+                bail!("{input}: {} values saturated in fixed point", run.saturated)
+            }
+            run => run.map(|run| run.output),
+        },
     };
     let output = output.with_context(|| input.clone())?;
-    if model.weights.classifier.is_some() {
+    if let Some(classifier) = &model.weights.classifier {
+        if output.len() != classifier.outputs {
+            bail!("the model classifies every token (pooling `none`): infer gives one class");
+        }
         let class = argmax(&output);
         let max = output[class];
         let total: f64 = output.iter().map(|x| f64::from(x - max).exp()).sum();

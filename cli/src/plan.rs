@@ -1,5 +1,6 @@
 //! `plan`: what a model costs in each world, without running it.
 
+use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 use undertone_core::{Counts, Full, Mask, Op};
@@ -58,6 +59,12 @@ struct Cell {
 pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     let model = options.folder.load()?;
     let tokens = options.tokens.unwrap_or_else(|| model.task_tokens());
+    if model.config.vit().is_some() && tokens != model.tokens() {
+        bail!("the model reads images of {} tokens: leave --tokens out", model.tokens());
+    }
+    if tokens == 0 || tokens > model.tokens() {
+        bail!("--tokens {tokens}: the model reads 1 to {} tokens", model.tokens());
+    }
     let shape = model.input_shape(1, tokens);
     let graph = trace::record::<Full>(&model, shape)?;
     let parameters = model.weights.parameters();

@@ -9,12 +9,12 @@ use std::hint::black_box;
 use std::path::Path;
 use std::time::Instant;
 
-use undertone_core::{Full, Mask};
+use undertone_core::Mask;
 use undertone_model::Model;
 use undertone_model::config::Config;
 use undertone_model::domains::Calibration;
-use undertone_model::float::{FastEncoder, Float};
-use undertone_model::input::{EncoderInput, patchify};
+use undertone_model::float::{FastEncoder, Float, Fused};
+use undertone_model::input::EncoderInput;
 use undertone_model::weights::EncoderWeights;
 
 const CONFIG: &[u8] = br#"{
@@ -47,16 +47,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let calibration = Calibration::from_config(&config)?;
     let model = Model { config: config.clone(), weights: weights.clone(), calibration };
     let mut world = Float::new();
-    let prepared = model.prepare::<_, Full>(&mut world)?;
-    let vit = config.vit().ok_or("the benchmark needs a vit")?;
+    let prepared = model.prepare::<_, Fused>(&mut world)?;
     for batch in [1, 64] {
         let inputs = vec![EncoderInput::Image(&image); batch];
         let fast = median(|| encoder.forward(black_box(&inputs)).map(drop))?;
         let shape = model.input_shape(batch, model.tokens());
+        let rows = model.rows(&EncoderInput::Image(&image))?.repeat(batch);
         let run = median(|| {
-            let patches: Vec<f32> = (0..batch).flat_map(|_| patchify(&image, vit)).collect();
-            let rows = model.image_rows(&patches);
-            model.run::<_, Full>(&mut world, &prepared, shape, &rows, &Mask::NONE).map(drop)
+            model.run::<_, Fused>(&mut world, &prepared, shape, &rows, &Mask::NONE).map(drop)
         })?;
         println!("batch {batch} seconds {fast:.9} world {run:.9}");
     }

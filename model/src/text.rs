@@ -68,6 +68,10 @@ impl TextEncoder {
     /// [`TextError`] if the file or the model is not one for text, or they do not belong
     /// together.
     pub fn load(folder: &Path, config: &Config) -> Result<Self, TextError> {
+        // An image model has no tokenizer: that is what to say, not that a file is missing.
+        if !matches!(config.input, Input::Bert(_)) {
+            return Err(TextError::NotText);
+        }
         let path = folder.join("tokenizer.json");
         Self::parse(&limits::read_bounded(&path, limits::TOKENIZER_BYTES)?, config)
     }

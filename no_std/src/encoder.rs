@@ -119,7 +119,8 @@ pub enum Pooling {
 }
 
 impl<W: Multiply + Approximate, L: AsRef<[Layer<W>]>> Encoder<W, L> {
-    /// Runs the encoder: (b, n, k) gives (b, 1, classes), or the tokens where nothing is pooled.
+    /// Runs the encoder: (b, n, k) gives (b, 1, classes), or (b, n, classes) where nothing is
+    /// pooled; without a classifier the width instead of the classes.
     ///
     /// # Errors
     /// Shapes that do not go together, operators that the menu does not offer, missing ranges,
@@ -154,7 +155,7 @@ impl<W: Multiply + Approximate, L: AsRef<[Layer<W>]>> Encoder<W, L> {
             x = M::normalise(w, norm, &x, variance, on)?;
         }
         x = match self.pooling {
-            Pooling::None => return Ok(x),
+            Pooling::None => x,
             Pooling::First => w.rows(&x, 0, 1)?,
             Pooling::Mean => {
                 let on = outside(Role::Pooled);

@@ -45,7 +45,7 @@ pub enum Fault {
     #[error("no calibrated range for {0}: calibrate the model first")]
     Uncalibrated(Site),
     /// A value outside the range that the model declares.
-    #[error("{site}: a value lies outside the calibrated range")]
+    #[error("{site}: a value lies outside the calibrated range: calibrate on data like this")]
     OutOfDomain {
         /// Where.
         site: Site,

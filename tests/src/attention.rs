@@ -133,19 +133,34 @@ pub fn attend<W: Host + Multiply + Approximate, M: Menu<W>>(
     mask: &Mask<'_>,
     domains: &dyn Domains,
 ) -> Vec<f32> {
+    let out = try_attend::<W, M>(w, kind, case, mask, domains);
+    out.unwrap_or_else(|e| panic!("{}: {e:?}", kind.name()))
+}
+
+/// As [`attend`], for calls that a world may refuse.
+///
+/// # Errors
+/// The world's.
+pub fn try_attend<W: Host + Multiply + Approximate, M: Menu<W>>(
+    w: &mut W,
+    kind: &Kind,
+    case: &Case,
+    mask: &Mask<'_>,
+    domains: &dyn Domains,
+) -> Result<Vec<f32>, W::Error> {
     let site = |role| Site::layer(0, role);
     let bound = |role, values: &[f32]| {
         let wide: Vec<f64> = values.iter().map(|&x| f64::from(x)).collect();
         Bound { site: site(role), ..crate::bound_of(&wide) }
     };
     let heads = Heads {
-        q: w.secret(case.q_shape, &case.q, bound(Role::Query, &case.q)).unwrap(),
-        k: w.secret(case.k_shape, &case.k, bound(Role::Key, &case.k)).unwrap(),
-        v: w.secret(case.k_shape, &case.v, bound(Role::Value, &case.v)).unwrap(),
+        q: w.secret(case.q_shape, &case.q, bound(Role::Query, &case.q))?,
+        k: w.secret(case.k_shape, &case.k, bound(Role::Key, &case.k))?,
+        v: w.secret(case.k_shape, &case.v, bound(Role::Value, &case.v))?,
     };
     let at = Context { mask: *mask, site: site(Role::Context), domains };
-    let out = M::attend(w, kind, heads, &at).unwrap_or_else(|e| panic!("{}: {e:?}", kind.name()));
-    w.reveal(&out).unwrap()
+    let out = M::attend(w, kind, heads, &at)?;
+    w.reveal(&out)
 }
 
 /// Every kind that the menu offers, masked and not, against the reference.

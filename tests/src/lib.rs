@@ -12,7 +12,9 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
 pub mod attention;
+pub mod models;
 pub mod operations;
+pub mod shapes;
 
 use undertone_core::{Bound, Num, Role, Shape, Site};
 

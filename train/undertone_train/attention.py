@@ -171,10 +171,9 @@ def mixture(
     outputs: list[Tensor | None] = [None] * len(heads)
     denominators: list[tuple[Head, Tensor | float]] = []
     for head, members in parts:
-        at = slice(members[0], members[-1] + 1)
-        contiguous = members == list(range(members[0], members[-1] + 1))
-        pick = (lambda t: t[..., at, :, :]) if contiguous else (lambda t: t[..., members, :, :])
-        out, denominator = attend(head, pick(q), pick(k), pick(v), mask)
+        adjacent = members == list(range(members[0], members[-1] + 1))
+        at = slice(members[0], members[-1] + 1) if adjacent else members
+        out, denominator = attend(head, q[..., at, :, :], k[..., at, :, :], v[..., at, :, :], mask)
         denominators.append((head, denominator))
         for position, member in enumerate(members):
             outputs[member] = out[..., position, :, :]

@@ -29,7 +29,7 @@ class _Sign(torch.autograd.Function):
 
 def sign(x: Tensor) -> Tensor:
     """±1, with the straight-through gradient zero where |x| ≥ 1."""
-    out: Tensor = _Sign.apply(x)  # type: ignore[no-untyped-call]
+    out: Tensor = _Sign.apply(x)
     return out
 
 
@@ -144,8 +144,10 @@ def fit_hash(
     s.scatter_(-1, (-cosine).topk(top, -1).indices, -1.0)
     s *= bits
     gram = torch.einsum("rhbnm,rhbnk->rhmk", k, k)
-    gram += 1e-6 * gram.diagonal(dim1=-1, dim2=-2).mean(-1)[..., None, None] * torch.eye(
-        m, device=x.device
+    gram += (
+        1e-6
+        * gram.diagonal(dim1=-1, dim2=-2).mean(-1)[..., None, None]
+        * torch.eye(m, device=x.device)
     )
     root = torch.linalg.inv(torch.linalg.cholesky(gram.double())).to(x.dtype)
 

@@ -53,7 +53,9 @@ class Config:
             )
         for layer in self.layers:
             if len(layer.heads) != self.num_attention_heads:
-                raise ValueError(f"{len(layer.heads)} head entries for {self.num_attention_heads} heads")
+                raise ValueError(
+                    f"{len(layer.heads)} head entries for {self.num_attention_heads} heads"
+                )
 
     @property
     def head_size(self) -> int:

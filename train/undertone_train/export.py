@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from .binary import KernelHash, SimHash, pack_signs
@@ -128,20 +128,25 @@ def export(recipe: Recipe, runs: Path, models: Path, seed: int) -> Path:
     model = load_run(recipe, runs, [seed])
     folder = models / recipe.name
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors(model, 0), folder / "model.safetensors")
-    config = recipe.config.to_json()
-    (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    fresh = save(tensors(model, 0))
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    # The same weights again: config.json may hold ranges that were calibrated since.
+    if not (config.exists() and weights.exists() and weights.read_bytes() == fresh):
+        weights.write_bytes(fresh)
+        text = json.dumps(recipe.config.to_json(), indent=2, ensure_ascii=False)
+        config.write_text(text + "\n")
     checked = runs / recipe.name / "evaluation.json"
     evaluation = json.loads(checked.read_text()) if checked.exists() else None
     flag = "" if recipe.task == "recall" else f" --{recipe.task} DIR"
+    epochs_flag = "" if head["epochs"] == recipe.epochs else f" --epochs {head['epochs']}"
     needed = " ".join(name for name in dict.fromkeys([recipe.start, recipe.teacher]) if name)
     report: dict[str, Any] = {
         "recipe": recipe.name,
         "seed": seed,
         "command": f"undertone-train run {recipe.name} --seeds "
-        f"{','.join(map(str, head['seeds']))}{flag} --device cuda --compile",
+        f"{','.join(map(str, head['seeds']))}{epochs_flag}{flag}",
         "parameters": head["parameters"],
-        "epochs": recipe.epochs,
+        "epochs": head["epochs"],
         "steps_per_epoch": recipe.steps,
         "batch": recipe.batch,
         "torch": head["torch"],
@@ -171,6 +176,4 @@ def _compact(text: str) -> str:
     """Puts innermost lists and objects on one line each."""
     import re
 
-    return re.sub(
-        r"[\[{][^\[\]{}]*[\]}]", lambda m: re.sub(r"\s*\n\s*", " ", m.group()), text
-    )
+    return re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda m: re.sub(r"\s*\n\s*", " ", m.group()), text)

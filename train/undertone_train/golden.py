@@ -243,6 +243,5 @@ def write_golden(out: Path, models: Path) -> None:
     write("attention.json", attention_cases())
     write("recall.json", recall_cases())
     if models.is_dir():
-        for folder in sorted(models.iterdir()):
-            if (folder / "model.safetensors").exists():
-                write(f"{folder.name}.json", model_case(folder))
+        for weights in sorted(models.rglob("model.safetensors")):
+            write(f"{weights.parent.name}.json", model_case(weights.parent))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from .attention import Head
 from .augment import Augment
@@ -29,7 +29,7 @@ class Recipe:
     warmup: float = 0.05
     smoothing: float = 0.05
     clip: float = 1.0
-    augment: Augment = Augment()
+    augment: Augment = field(default_factory=Augment)
     row_weight: float = 0.0
     activation_weight: float = 0.0
     start: str | None = None

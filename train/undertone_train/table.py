@@ -9,12 +9,16 @@ from pathlib import Path
 
 def table(models: Path) -> str:
     """Markdown: a row a model, mean and spread over seeds, the shipped seed's own accuracy."""
-    rows = [
-        "| model | attention | parameters | epochs | accuracy, mean ± deviation over seeds "
-        "| each seed (the first ships) |",
-        "|---|---|---|---|---|---|",
-    ]
-    folders = [f for f in models.iterdir() if (f / "training.json").exists()]
+    columns = (
+        "model",
+        "attention",
+        "parameters",
+        "epochs",
+        "accuracy, mean ± deviation over seeds",
+        "each seed (the first ships)",
+    )
+    rows = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    folders = [record.parent for record in models.rglob("training.json")]
     for folder in sorted(folders):
         record = json.loads((folder / "training.json").read_text())
         config = json.loads((folder / "config.json").read_text())
@@ -22,12 +26,15 @@ def table(models: Path) -> str:
         kinds = []
         for head in config["undertone"]["layers"][0]["heads"]:
             kind = head["kind"] + (f" p={head['p']}" if head["kind"] == "power" else "")
+            kind += " (simhash)" if head.get("variant") == "simhash" else ""
             if kind not in kinds:
                 kinds.append(kind)
-        deviation = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+        summary = f"{statistics.mean(accuracies):.2f} (one seed)"
+        if len(accuracies) > 1:
+            summary = f"{statistics.mean(accuracies):.2f} ± {statistics.stdev(accuracies):.2f}"
         each = ", ".join(f"{a:.2f}" for a in accuracies)
         rows.append(
-            f"| `{folder.name}` | {' + '.join(kinds)} | {record['parameters']:,} "
-            f"| {record['epochs']} | {statistics.mean(accuracies):.2f} ± {deviation:.2f} | {each} |"
+            f"| `{folder.relative_to(models).as_posix()}` | {' + '.join(kinds)} | {record['parameters']:,} "
+            f"| {record['epochs']} | {summary} | {each} |"
         )
     return "\n".join(rows)

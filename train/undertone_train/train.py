@@ -100,7 +100,10 @@ class Trainer:
         x, y = self.task.batch(first, second)
         logits, aux = self.model(x)
         loss = F.cross_entropy(
-            logits.flatten(0, 1), y.flatten(), reduction="none", label_smoothing=self.recipe.smoothing
+            logits.flatten(0, 1),
+            y.flatten(),
+            reduction="none",
+            label_smoothing=self.recipe.smoothing,
         )
         loss = loss.view(y.shape).mean(1)
         if self.teacher is not None:
@@ -176,7 +179,9 @@ class Trainer:
             return
         state = torch.load(path, map_location=self.options.device, weights_only=True)
         if state["identity"] != identity(self.recipe, self.seeds):
-            raise ValueError(f"{path} belongs to another recipe or other seeds: remove it to start anew")
+            raise ValueError(
+                f"{path} belongs to another recipe or other seeds: remove it to start anew"
+            )
         self._restore(state)
         self.epoch = int(state["epoch"])
 

@@ -4,14 +4,14 @@
 //! Float: `faer`'s AVX-512 products in blocks of queries that stay in the cache, a vector softmax
 //! between them, the division after V. Int8: VNNI products, the same softmax to bytes.
 
-pub mod simd;
+pub(crate) mod simd;
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use undertone_core::binary::exp2_negative;
 
 /// Softmax attention in float32; owns its scratch memory.
-pub struct Float {
+pub(crate) struct Float {
     n: usize,
     d: usize,
     rows: usize,
@@ -21,14 +21,14 @@ pub struct Float {
 
 impl Float {
     /// One head of `n` tokens and width `d`.
-    pub fn new(n: usize, d: usize) -> Self {
+    pub(crate) fn new(n: usize, d: usize) -> Self {
         // Blocks of queries whose scores fit the second-level cache beside K and V.
         let rows = (196_608 / n).clamp(32, 256).min(n);
         Self { n, d, rows, scores: vec![0.0; rows * n], sums: vec![0.0; rows] }
     }
 
     /// QKᵀ alone, block by block.
-    pub fn scores(&mut self, q: &[f32], k: &[f32]) {
+    pub(crate) fn scores(&mut self, q: &[f32], k: &[f32]) {
         for q in q.chunks(self.rows * self.d) {
             self.block(q, k);
         }
@@ -47,7 +47,7 @@ impl Float {
     }
 
     /// softmax(QKᵀ/√d)·V.
-    pub fn attend(&mut self, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32]) {
+    pub(crate) fn attend(&mut self, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32]) {
         let (n, d) = (self.n, self.d);
         let factor = std::f32::consts::LOG2_E / (d as f32).sqrt();
         for (q, out) in q.chunks(self.rows * d).zip(out.chunks_mut(self.rows * d)) {
@@ -73,7 +73,7 @@ impl Float {
 }
 
 /// The plain form of both, for a check that the baseline computes attention.
-pub fn plain(q: &[f32], k: &[f32], v: &[f32], d: usize) -> Vec<f32> {
+pub(crate) fn plain(q: &[f32], k: &[f32], v: &[f32], d: usize) -> Vec<f32> {
     let factor = std::f32::consts::LOG2_E / (d as f32).sqrt();
     let mut out = Vec::new();
     for q in q.chunks_exact(d) {
@@ -90,7 +90,7 @@ pub fn plain(q: &[f32], k: &[f32], v: &[f32], d: usize) -> Vec<f32> {
 }
 
 /// Numbers between −1 and 1 with a rough bell, the same for every run.
-pub fn numbers(count: usize, seed: u64) -> Vec<f32> {
+pub(crate) fn numbers(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut uniform = || {
         state ^= state << 13;

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use undertone_core::binary::hash::{EXP2, ROUND};
 
 /// The softmax's exponentials in place, 2^(factor·(s − max s)), and their sum.
-pub fn exponentials(row: &mut [f32], factor: f32) -> f32 {
+pub(crate) fn exponentials(row: &mut [f32], factor: f32) -> f32 {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f") {
         // SAFETY: detected.
@@ -53,7 +53,7 @@ fn lanes(row: &mut [f32], factor: f32) -> f32 {
 
 /// Cycles a nanosecond, from a chain of dependent multiplications and rotations (three cycles and one
 /// on every x86-64 core of the last decade); `clock` is a thread's CPU time in seconds.
-pub fn gigahertz(clock: impl Fn() -> f64) -> f64 {
+pub(crate) fn gigahertz(clock: impl Fn() -> f64) -> f64 {
     const STEPS: u32 = 1_000_000;
     let run = || {
         let start = clock();
@@ -70,7 +70,7 @@ pub fn gigahertz(clock: impl Fn() -> f64) -> f64 {
 
 /// What one ceiling loop does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ceiling {
+pub(crate) enum Ceiling {
     /// Fused multiply-adds of floats.
     Float,
     /// Exclusive or, byte popcount and byte addition.
@@ -79,7 +79,7 @@ pub enum Ceiling {
 
 /// Seconds that `rounds` of a ceiling's loop take, and the multiply-accumulates in them; `None` where
 /// the machine lacks the instructions.
-pub fn ceiling(which: Ceiling, rounds: u32, clock: impl Fn() -> f64) -> Option<(f64, f64)> {
+pub(crate) fn ceiling(which: Ceiling, rounds: u32, clock: impl Fn() -> f64) -> Option<(f64, f64)> {
     #[cfg(target_arch = "x86_64")]
     if undertone_binary::Level::best() == undertone_binary::Level::Avx512 {
         let best = (0..20)
@@ -106,7 +106,7 @@ pub fn ceiling(which: Ceiling, rounds: u32, clock: impl Fn() -> f64) -> Option<(
 }
 
 /// Int8 attention: keys and values packed for VNNI; `None` where the machine lacks it.
-pub struct Int8 {
+pub(crate) struct Int8 {
     n: usize,
     d: usize,
     keys: Vec<i8>,
@@ -120,7 +120,7 @@ pub struct Int8 {
 
 impl Int8 {
     /// Quantizes and packs one head, symmetric with one scale a tensor; `d` a multiple of 16.
-    pub fn new(k: &[f32], v: &[f32], n: usize, d: usize, query_scale: f32) -> Option<Self> {
+    pub(crate) fn new(k: &[f32], v: &[f32], n: usize, d: usize, query_scale: f32) -> Option<Self> {
         if undertone_binary::Level::best() != undertone_binary::Level::Avx512
             || !d.is_multiple_of(16)
         {
@@ -148,20 +148,20 @@ impl Int8 {
             values,
             offsets,
             scores: vec![0.0; 4 * padded],
-            weights: vec![0; padded],
+            weights: vec![0; 4 * padded],
             factor,
             scale: vs,
         })
     }
 
     /// Queries as bytes, 128 for zero.
-    pub fn queries(q: &[f32]) -> (Vec<u8>, f32) {
+    pub(crate) fn queries(q: &[f32]) -> (Vec<u8>, f32) {
         let s = scale_of(q);
         (q.iter().map(|v| ((v / s).round() as i32 + 128) as u8).collect(), s)
     }
 
     /// Attention of quantized queries, `out` in floats.
-    pub fn attend(&mut self, q: &[u8], out: &mut [f32]) {
+    pub(crate) fn attend(&mut self, q: &[u8], out: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the constructor checked the level; buffers are the constructor's.
         unsafe {
@@ -210,16 +210,15 @@ mod x86 {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512bitalg")]
     pub(super) unsafe fn bits_ceiling(rounds: u32) {
-        let mut x: [__m512i; 8] = std::array::from_fn(|i| _mm512_set1_epi8(black_box(i as i8)));
+        let x: [__m512i; 8] = std::array::from_fn(|i| _mm512_set1_epi8(black_box(i as i8)));
         let mut sums = [_mm512_setzero_si512(); 8];
         for i in 0..rounds {
             let y = _mm512_set1_epi32(i as i32);
-            for (s, x) in sums.iter_mut().zip(&mut x) {
+            for (s, x) in sums.iter_mut().zip(&x) {
                 *s = _mm512_add_epi8(*s, _mm512_popcnt_epi8(_mm512_xor_si512(*x, y)));
             }
         }
-        black_box((sums, x[0]));
-        x[0] = _mm512_setzero_si512();
+        black_box((sums, x));
     }
 
     /// # Safety
@@ -242,6 +241,8 @@ mod x86 {
         let quads = d / 4;
         for (q, out) in q.chunks(4 * d).zip(out.chunks_mut(4 * d)) {
             let rows = q.len() / d;
+            // Four queries always: a short last block repeats its last one.
+            let starts: [usize; 4] = std::array::from_fn(|i| i.min(rows - 1) * d);
             for j in (0..padded).step_by(32) {
                 let mut sums = [[_mm512_setzero_si512(); 2]; 4];
                 for c in 0..quads {
@@ -251,55 +252,61 @@ mod x86 {
                             keys.as_ptr().add(((j / 16 + h) * quads + c) * 64).cast(),
                         )
                     });
-                    for (i, sums) in sums.iter_mut().enumerate().take(rows) {
-                        let at = i * d + 4 * c;
-                        let four = i32::from_le_bytes([q[at], q[at + 1], q[at + 2], q[at + 3]]);
+                    for i in 0..4 {
+                        // SAFETY: four bytes of one of the block's queries.
+                        let four = unsafe {
+                            q.as_ptr().add(starts[i] + 4 * c).cast::<i32>().read_unaligned()
+                        };
                         let four = _mm512_set1_epi32(four);
                         for h in 0..2 {
-                            sums[h] = _mm512_dpbusd_epi32(sums[h], four, k[h]);
+                            sums[i][h] = _mm512_dpbusd_epi32(sums[i][h], four, k[h]);
                         }
                     }
                 }
-                for (i, sums) in sums.iter().enumerate().take(rows) {
+                for i in 0..4 {
                     for h in 0..2 {
                         let at = j + 16 * h;
                         // SAFETY: within the padded rows.
                         unsafe {
                             let offset = _mm512_loadu_si512(offsets.as_ptr().add(at).cast());
-                            let s = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[h], offset));
+                            let s = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[i][h], offset));
                             _mm512_storeu_ps(scores.as_mut_ptr().add(i * padded + at), s);
                         }
                     }
                 }
             }
-            for (i, out) in out.chunks_exact_mut(d).enumerate() {
+            let mut inverse = [0.0f32; 4];
+            for i in 0..4 {
                 let row = &mut scores[i * padded..][..n];
                 super::lanes(row, factor);
+                let weights = &mut weights[i * padded..][..n];
                 let mut total = 0u32;
                 for (w, s) in weights.iter_mut().zip(&*row) {
-                    *w = (s * 255.0 + 0.5) as i32 as u8;
-                    total += u32::from(*w);
+                    // SAFETY: exponentials lie in 0…1.
+                    *w = unsafe { (s * 255.0 + 0.5).to_int_unchecked::<i32>() } as u8;
                 }
-                let inverse = scale / total as f32;
-                for c in 0..d / 16 {
-                    let mut sums = [_mm512_setzero_si512(); 4];
-                    for (j, four) in weights.chunks_exact(4).enumerate() {
-                        let four = _mm512_set1_epi32(i32::from_le_bytes([
-                            four[0], four[1], four[2], four[3],
-                        ]));
-                        // SAFETY: four keys of 16 channels; `values` holds padded · d bytes.
-                        let v = unsafe {
-                            _mm512_loadu_si512(values.as_ptr().add((j * (d / 16) + c) * 64).cast())
+                weights.iter().for_each(|w| total += u32::from(*w));
+                inverse[i] = scale / total as f32;
+            }
+            for c in 0..d / 16 {
+                let mut sums = [_mm512_setzero_si512(); 4];
+                for j in 0..padded / 4 {
+                    // SAFETY: four keys of 16 channels; `values` holds padded · d bytes.
+                    let v = unsafe {
+                        _mm512_loadu_si512(values.as_ptr().add((j * (d / 16) + c) * 64).cast())
+                    };
+                    for i in 0..4 {
+                        // SAFETY: four weights of the padded row.
+                        let four = unsafe {
+                            weights.as_ptr().add(i * padded + 4 * j).cast::<i32>().read_unaligned()
                         };
-                        sums[j % 4] = _mm512_dpbusd_epi32(sums[j % 4], four, v);
+                        sums[i] = _mm512_dpbusd_epi32(sums[i], _mm512_set1_epi32(four), v);
                     }
-                    let sum = _mm512_add_epi32(
-                        _mm512_add_epi32(sums[0], sums[1]),
-                        _mm512_add_epi32(sums[2], sums[3]),
-                    );
-                    let y = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(inverse));
+                }
+                for i in 0..rows {
+                    let y = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[i]), _mm512_set1_ps(inverse[i]));
                     // SAFETY: 16 of the row's `d` channels.
-                    unsafe { _mm512_storeu_ps(out.as_mut_ptr().add(16 * c), y) };
+                    unsafe { _mm512_storeu_ps(out.as_mut_ptr().add(i * d + 16 * c), y) };
                 }
             }
         }

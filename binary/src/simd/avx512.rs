@@ -46,13 +46,13 @@ fn distances<const P: usize>(
     tail: u64,
     distances: [&mut [Line]; 2],
 ) -> [u8; 2] {
-    let [qa, qb] = queries.map(|q| {
-        let mut wide = [_mm512_setzero_si512(); P];
-        for (w, &b) in wide.iter_mut().zip(q) {
+    let mut wide = [[_mm512_setzero_si512(); P]; 2];
+    for i in 0..2 {
+        for (w, &b) in wide[i].iter_mut().zip(queries[i]) {
             *w = _mm512_set1_epi8(b as i8);
         }
-        wide
-    });
+    }
+    let [qa, qb] = wide;
     let [da, db] = distances;
     let mut least = [_mm512_set1_epi8(-1); 2];
     let last = da.len() - 1;
@@ -75,14 +75,17 @@ fn distances<const P: usize>(
         }
         least = [_mm512_min_epu8(least[0], a), _mm512_min_epu8(least[1], b)];
     }
-    least.map(|l| {
-        let half = _mm256_min_epu8(_mm512_castsi512_si256(l), _mm512_extracti64x4_epi64::<1>(l));
-        let quarter =
-            _mm_min_epu8(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half));
-        // The least of 16 bytes as the least of 8 words, each the lesser of two bytes.
-        let words = _mm_min_epu8(quarter, _mm_srli_epi16::<8>(quarter));
-        _mm_extract_epi16::<0>(_mm_minpos_epu16(_mm_and_si128(words, _mm_set1_epi16(0xff)))) as u8
-    })
+    [least_byte(least[0]), least_byte(least[1])]
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn least_byte(x: __m512i) -> u8 {
+    let half = _mm256_min_epu8(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64::<1>(x));
+    let quarter = _mm_min_epu8(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half));
+    // The least of 16 bytes as the least of 8 words, each the lesser of two bytes.
+    let words = _mm_min_epu8(quarter, _mm_srli_epi16::<8>(quarter));
+    _mm_extract_epi16::<0>(_mm_minpos_epu16(_mm_and_si128(words, _mm_set1_epi16(0xff)))) as u8
 }
 
 /// [`distances`] for any number of planes: widths of common heads are unrolled.
@@ -187,7 +190,15 @@ fn counts<const G: usize, const XOR: bool>(
             sums[1][g] = _mm512_add_epi64(sums[1][g], _mm512_popcnt_epi64(cb));
         }
     }
-    sums.map(|s| s.map(|v| _mm512_cvtepi64_epi32(v)))
+    // Plain loops, here and below: a closure handed to `array::map` may stay a call, which costs more
+    // than the counting of a short row.
+    let mut narrow = [[_mm256_setzero_si256(); G]; 2];
+    for i in 0..2 {
+        for g in 0..G {
+            narrow[i][g] = _mm512_cvtepi64_epi32(sums[i][g]);
+        }
+    }
+    narrow
 }
 
 /// Popcounts of two vectors against all rows of `slices`: `out[i][r] = factor·count + base[i]`.

@@ -202,15 +202,16 @@ impl Float<Vec<f32>> {
         Self::over(Watch::Ignore)
     }
 
-    /// A float world in which a value outside its declared range is
-    /// [`Fault::OutOfDomain`].
+    /// A float world in which a value outside its declared range, or not finite, is
+    /// [`Fault::OutOfDomain`]. Only [`Full`](undertone_core::Full) shows every site to the world.
     #[must_use]
     pub fn strict() -> Self {
         Self::over(Watch::Enforce)
     }
 
     /// A float world that records the range of every site: run it with the
-    /// [`Full`](undertone_core::Full) menu over calibration data.
+    /// [`Full`](undertone_core::Full) menu over calibration data. A value that is not finite is
+    /// [`Fault::OutOfDomain`].
     #[must_use]
     pub fn recording() -> Self {
         Self::over(Watch::Record(Calibration::default()))
@@ -270,6 +271,10 @@ impl<D: Data> Float<D> {
             let (lo, hi) = x.data.values().iter().fold((f64::MAX, f64::MIN), |(lo, hi), &v| {
                 (lo.min(f64::from(v)), hi.max(f64::from(v)))
             });
+            // NaN lies in no range, and `min` and `max` pass over it.
+            if x.data.values().iter().any(|v| !v.is_finite()) {
+                return Err(Fault::OutOfDomain { site: on.site });
+            }
             match (&mut self.watch, on.range) {
                 (Watch::Record(calibration), _) => calibration.observe(on.site, lo, hi),
                 (Watch::Enforce, Some(range)) => {

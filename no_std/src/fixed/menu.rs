@@ -122,8 +122,10 @@ enum Plan {
 }
 
 fn kind_plan(kind: &Kind, keys: usize, at: &Context<'_>) -> Result<Plan, Fault> {
-    let formats = || -> Result<Formats, Fault> {
-        let score = frac_or_fail(at.bound(Role::Scores))?.clamp(0, 15);
+    let formats = |offset: Num| -> Result<Formats, Fault> {
+        // Room for the score and for the score with its offset.
+        let scores = at.bound(Role::Scores);
+        let score = frac_or_fail(scores)?.min(frac_or_fail(scores.offset(offset))?).clamp(0, 15);
         // Weights reach 2^24: their fraction from the greatest one calibrated. The stable variant
         // was calibrated on scores of at most one, scaling attention on KᵀV: both take the
         // greatest score's.
@@ -142,7 +144,7 @@ fn kind_plan(kind: &Kind, keys: usize, at: &Context<'_>) -> Result<Plan, Fault> 
         Ok(Formats { score: score as u32, weight: weight as u32 })
     };
     let power = |p: u8, c: Num, rectify: bool| -> Result<Power, Fault> {
-        let formats = formats()?;
+        let formats = formats(c)?;
         let offset = c.to_fixed(formats.score as i16);
         let offset = offset.clamp(-(1 << 30), 1 << 30) as i32;
         Ok(Power { half: u32::from(p) / 2, offset, rectify, formats })
@@ -175,11 +177,11 @@ fn kind_plan(kind: &Kind, keys: usize, at: &Context<'_>) -> Result<Plan, Fault> 
             Plan::Power(power, denominator)
         }
         Kind::ReluSoftmax { eps } => {
-            let formats = formats()?;
+            let formats = formats(Num::ZERO)?;
             Plan::Linear(Linear { rectify: true, formats }, sum(eps, formats))
         }
         Kind::Scaling => {
-            let formats = formats()?;
+            let formats = formats(Num::ZERO)?;
             let denominator = Denominator::Count { weight_frac: formats.weight };
             Plan::Linear(Linear { rectify: false, formats }, denominator)
         }
