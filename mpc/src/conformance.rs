@@ -102,7 +102,7 @@ fn refusals() {
 
 #[test]
 fn every_kind_of_attention() {
-    // Sixth powers of shared scores round at 2^-20 each: where a row's weights are small, p = 6 is
-    // off by up to 3e-3.
-    between(|make, tolerance| attention::kinds::<Mpc, Full>(make, tolerance), 1e-2);
+    // p = 6 is the worst: where the weights of a row are small, rounding at 2^-20 moves it by up to
+    // 2.9e-3 in 100 runs; 2e-3 fails about every other time.
+    between(|make, tolerance| attention::kinds::<Mpc, Full>(make, tolerance), 4e-3);
 }
