@@ -12,11 +12,13 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use undertone_core::trace::Operators;
 use undertone_fpga_sim::arch::{Arch, PRESETS};
 use undertone_fpga_sim::explore::{Grid, Point, Shard, pareto};
 use undertone_fpga_sim::simulate::{Loads, Mode, Options, Report, simulate};
 use undertone_fpga_sim::workload::{Step, Workload};
 use undertone_fpga_sim::{mapping, output, sizing};
+use undertone_model::{Model, trace::record};
 
 #[derive(Parser)]
 #[command(about = "Cycle-exact simulation of transformer dataflow on an FPGA")]
@@ -67,8 +69,11 @@ struct What {
     #[arg(long, default_value = "m3vit", conflicts_with = "topology")]
     workload: String,
     /// SCALE-Sim topology in CSV
-    #[arg(long)]
+    #[arg(long, conflicts_with = "model")]
     topology: Option<PathBuf>,
+    /// Model folder with config.json and model.safetensors
+    #[arg(long)]
+    model: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -124,6 +129,12 @@ impl What {
         } else {
             Arch::parse(&read(Path::new(&self.arch))?)?
         };
+        if let Some(folder) = &self.model {
+            let model = Model::load(folder)?;
+            let nodes = record::<Operators>(&model, model.input_shape(1, model.task_tokens()))?;
+            let name = folder.file_name().map_or_else(|| "model".into(), |s| s.to_string_lossy());
+            return Ok((arch, Workload::from_trace(&name, &nodes)));
+        }
         let workload = match &self.topology {
             Some(path) => {
                 let name =

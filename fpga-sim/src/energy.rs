@@ -165,6 +165,10 @@ pub fn events(arch: &Arch, step: &Step, busy_cycles: u64) -> Vec<Events> {
             add(component, addition(a), 4 * tokens * dim);
         }
         Operator::Add { tokens, dim } => add(component, addition(a), tokens * dim),
+        Operator::Elementwise { tokens, dim } => {
+            add(component, product(a), tokens * dim);
+            add(component, addition(a), tokens * dim);
+        }
         Operator::Gate { tokens, experts, .. } => {
             add(component, product(a), products + 2 * tokens * experts);
             add(component, addition(a), products + 4 * tokens * experts);

@@ -19,6 +19,7 @@ pub mod simulate;
 pub mod sizing;
 pub mod stepped;
 pub mod timestamp;
+mod trace;
 pub mod workload;
 
 pub use error::{Error, Result};

@@ -82,6 +82,13 @@ pub enum Operator {
         /// Columns.
         dim: u64,
     },
+    /// A function or a public operand applied to each element of [tokens, dim].
+    Elementwise {
+        /// Rows.
+        tokens: u64,
+        /// Columns.
+        dim: u64,
+    },
     /// Router: scores of `experts`, softmax, the best `chosen`; clears the sums of the experts.
     Gate {
         /// Tokens.
@@ -271,7 +278,7 @@ impl Operator {
             Self::Experts { queues, dim, hidden, .. } => {
                 mul(&[queues.iter().fold(0, |a: u64, b| a.saturating_add(*b)), *dim, *hidden, 2])
             }
-            Self::Norm { .. } | Self::Add { .. } => 0,
+            Self::Norm { .. } | Self::Add { .. } | Self::Elementwise { .. } => 0,
         }
     }
 
@@ -289,7 +296,11 @@ impl Operator {
                 }
                 vec![*tokens, *heads, *dim]
             }
-            Self::Norm { tokens, dim } | Self::Add { tokens, dim } => vec![*tokens, *dim],
+            Self::Norm { tokens, dim }
+            | Self::Add { tokens, dim }
+            | Self::Elementwise { tokens, dim } => {
+                vec![*tokens, *dim]
+            }
             Self::Gate { tokens, dim, experts, chosen } => {
                 if chosen > experts {
                     return bad("more experts are chosen than there are");

@@ -316,3 +316,47 @@ fn loads_order() {
         assert!(hidden <= overlapped && overlapped < serial, "{hidden} {overlapped} {serial}");
     }
 }
+
+/// Traces of shipped models: the simulator's products are the model's own.
+#[test]
+fn models_become_workloads_through_the_core_s_trace() {
+    use undertone_core::Full;
+    use undertone_core::trace::{Operators, Step};
+    use undertone_fpga_sim::workload::Operator;
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
+    let arch = Arch::preset("edge-moe-zcu102").unwrap();
+    for name in ["vit-fmnist", "recall-hetero"] {
+        let model = undertone_model::Model::load(&root.join(name)).unwrap();
+        let shape = model.input_shape(1, model.task_tokens());
+        let nodes = undertone_model::trace::record::<Operators>(&model, shape).unwrap();
+        let workload = Workload::from_trace(name, &nodes);
+        // Linear layers cost rows × inputs × outputs, whatever they are called.
+        let linear: u64 = nodes
+            .iter()
+            .filter_map(|n| match n.step {
+                Step::MatmulPublic(w) => {
+                    Some((n.shape.batch * n.shape.rows * w.shape.rows * w.shape.cols) as u64)
+                }
+                _ => None,
+            })
+            .sum();
+        let simulated: u64 = workload
+            .steps
+            .iter()
+            .filter(|s| matches!(s.operator, Operator::Linear { .. }))
+            .map(|s| s.operator.products())
+            .sum();
+        assert_eq!(simulated, linear, "{name}");
+        assert!(workload.steps.iter().any(|s| matches!(s.operator, Operator::Scores { .. })));
+        let whole = simulate(&arch, &workload, &Options::default()).unwrap();
+        // Operator by operator the same model runs too, on the units it has.
+        let nodes = undertone_model::trace::record::<Full>(&model, shape).unwrap();
+        let composed = Workload::from_trace(name, &nodes);
+        let composed = simulate(&arch, &composed, &Options::default()).unwrap();
+        println!(
+            "{name}: {} cycles with the attention unit, {} without",
+            whole.latency_cycles, composed.latency_cycles
+        );
+        assert!(whole.latency_cycles > 0 && composed.latency_cycles > 0);
+    }
+}

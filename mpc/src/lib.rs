@@ -43,4 +43,4 @@ mod world;
 pub use cost::{Cost, Meter};
 pub use error::{Error, Result};
 pub use mpc::{Format, Local, Mpc, Plan, Report, Shared, Wire, run_locally, run_over};
-pub use world::{Held, Secret};
+pub use world::{Fused, Held, Secret};

@@ -2,10 +2,14 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use rand::Rng as _;
+use std::sync::Arc;
+use std::time::Instant;
 use undertone_core::{Form, Function, Shape};
+use undertone_mpc::channel::memory::{Network, delayed_pair};
+use undertone_mpc::channel::{Limits, Link};
 use undertone_mpc::protocol::fit;
 use undertone_mpc::ring::Product;
-use undertone_mpc::{Format, Local, Mpc, Result, Shared, run_locally};
+use undertone_mpc::{Format, Local, Mpc, Result, Shared, run_locally, run_over};
 
 fn uniform(n: usize, lo: f64, hi: f64) -> Vec<f64> {
     let mut rng = rand::rng();
@@ -54,8 +58,8 @@ fn relu_4096_in_two_exchanges_and_8_2_bytes() {
     let [input, output] = [8 * 4096, 8 * 4096];
     let cost = out.plan.cost();
     assert_eq!(cost.exchanges, 2 + 2);
-    assert_eq!(cost.sent, [input + 33280, output + 33280]);
-    // 33,280 bytes for 4,096 elements are 8.125 each.
+    // 8.125 bytes an element.
+    assert_eq!(cost.sent, [input + 33_280, output + 33_280]);
 }
 
 #[test]
@@ -302,4 +306,30 @@ fn branches_overlap() {
     let cost = out.plan.cost();
     assert_eq!(cost.exchanges, 2 + 2 + 2 + 12 + 3);
     assert_eq!(cost.depth, 2 + 12 + 3);
+}
+
+#[test]
+fn a_wide_network_takes_what_the_plan_says() {
+    let network = Network::WAN;
+    let links = delayed_pair(Limits::default(), network).map(|l| l as Arc<dyn Link>);
+    let x = uniform(4096, -8.0, 8.0);
+    let out = run_over("wan", Format::default(), links, |mpc| {
+        let x = mpc.input(0, Shape::new(1, 64, 64), Some(&x))?;
+        let x = mpc.share(&x);
+        let start = Instant::now();
+        let before = mpc.meter().total();
+        mpc.softmax(&x, 4)?;
+        let after = mpc.meter().total();
+        Ok((start.elapsed().as_secs_f64(), after.depth - before.depth))
+    })
+    .unwrap();
+    let (seconds, depth) = out.results[0];
+    let predicted = out.plan.cost().seconds(network.delay.as_secs_f64(), network.bandwidth, 0.0);
+    println!(
+        "softmax 64x64 on the wide network: {seconds:.3} s, {depth} deep, {predicted:.3} s planned"
+    );
+    assert_eq!(depth, 21);
+    // The input is one exchange of the plan; compute and the scheduler come on top.
+    assert!(seconds >= f64::from(20) * 0.02, "{seconds}");
+    assert!((predicted - 0.02 - seconds).abs() < 0.3, "{predicted} {seconds}");
 }

@@ -25,6 +25,8 @@ pub use point::PointKeys;
 
 use aes::cipher::{BlockEncrypt, KeyInit};
 use aes::{Aes128, Block};
+use std::ops::Range;
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// Low bits of a block that do not belong to the seed.
@@ -47,6 +49,10 @@ fn hash(cipher: &Aes128, inputs: &[u128], blocks: &mut [Block], out: &mut [u128]
     }
 }
 
+/// Keys that are evaluated together. Their correction words lie together too, level by level, so
+/// that evaluation reads forwards.
+const TILE: usize = 64;
+
 /// All ones where `bit` is one.
 const fn mask(bit: u128) -> u128 {
     bit.wrapping_neg()
@@ -59,8 +65,38 @@ const fn mask(bit: u128) -> u128 {
 pub struct ComparisonKeys {
     levels: u32,
     roots: Zeroizing<Vec<u128>>,
-    words: Vec<u128>,
-    last: Vec<u8>,
+    stored: Slab,
+}
+
+/// Bytes kept where they were read: keys are large and read once.
+#[derive(Clone)]
+pub(crate) struct Slab {
+    bytes: Arc<Vec<u8>>,
+    range: Range<usize>,
+}
+
+impl Slab {
+    /// Part of a buffer. `None` beyond its end.
+    pub(crate) fn of(bytes: Arc<Vec<u8>>, range: Range<usize>) -> Option<Self> {
+        bytes.get(range.clone())?;
+        Some(Self { bytes, range })
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[self.range.clone()]
+    }
+
+    /// The words of 16 bytes, without an odd end.
+    fn words(&self) -> &[[u8; 16]] {
+        self.bytes().as_chunks::<16>().0
+    }
+}
+
+impl From<Vec<u8>> for Slab {
+    fn from(bytes: Vec<u8>) -> Self {
+        let range = 0..bytes.len();
+        Self { bytes: Arc::new(bytes), range }
+    }
 }
 
 impl ComparisonKeys {
@@ -80,6 +116,26 @@ impl ComparisonKeys {
         let n = alpha.len();
         assert!(roots[0].len() == n && roots[1].len() == n, "a root a key and party");
         let cipher = permutation();
+        let mut out = Vec::with_capacity(Self::stored_len(n, levels));
+        let mut last = Vec::with_capacity(n);
+        for from in (0..n).step_by(TILE) {
+            let tile = from..n.min(from + TILE);
+            let roots = [&roots[0][tile.clone()], &roots[1][tile.clone()]];
+            last.extend(Self::generate_tile(&cipher, &alpha[tile], levels, roots, &mut out));
+        }
+        crate::ring::pack(&last, 1, &mut out);
+        out
+    }
+
+    /// Appends the correction words of a tile, level by level, and returns its last bits.
+    fn generate_tile(
+        cipher: &Aes128,
+        alpha: &[u64],
+        levels: u32,
+        roots: [&[u128]; 2],
+        out: &mut Vec<u8>,
+    ) -> Vec<u64> {
+        let n = alpha.len();
         let mut seeds = Zeroizing::new([
             roots[0].iter().map(|r| r & !FLAGS).collect::<Vec<_>>(),
             roots[1].iter().map(|r| r & !FLAGS).collect::<Vec<_>>(),
@@ -87,7 +143,6 @@ impl ComparisonKeys {
         // Control bits of party 0 and 1, and the running value of figure 3.
         let mut control = [vec![0u128; n], vec![1u128; n]];
         let mut running = vec![0u128; n];
-        let mut out = Vec::with_capacity(Self::stored_len(n, levels));
         let mut blocks = vec![Block::default(); n];
         let mut children = Zeroizing::new([const { [const { Vec::new() }; 2] }; 2]);
         for party in &mut *children {
@@ -101,7 +156,7 @@ impl ComparisonKeys {
                     let inputs = Zeroizing::new(
                         seeds[party].iter().map(|s| s | d as u128).collect::<Vec<_>>(),
                     );
-                    hash(&cipher, &inputs, &mut blocks, &mut children[party][d]);
+                    hash(cipher, &inputs, &mut blocks, &mut children[party][d]);
                 }
             }
             for i in 0..n {
@@ -128,24 +183,19 @@ impl ComparisonKeys {
                 out.extend((seed | left | right << 1 | value << 2).to_le_bytes());
             }
         }
-        let last: Vec<u64> =
-            (0..n).map(|i| (leaf(seeds[0][i]) ^ leaf(seeds[1][i]) ^ running[i]) as u64).collect();
-        crate::ring::pack(&last, 1, &mut out);
-        out
+        (0..n).map(|i| (leaf(seeds[0][i]) ^ leaf(seeds[1][i]) ^ running[i]) as u64).collect()
     }
 
     /// Keys from their stored part, [`stored_len`](Self::stored_len) bytes, and the party's roots.
     /// `None` for another length.
     #[must_use]
     pub fn read(stored: &[u8], levels: u32, roots: Vec<u128>) -> Option<Self> {
-        let n = roots.len();
-        if stored.len() != Self::stored_len(n, levels) {
-            return None;
-        }
-        let (words, last) = stored.split_at(n * levels as usize * 16);
-        let (words, _) = words.as_chunks::<16>();
-        let words = words.iter().map(|w| u128::from_le_bytes(*w)).collect();
-        Some(Self { levels, roots: Zeroizing::new(roots), words, last: last.to_vec() })
+        Self::over(stored.to_vec().into(), levels, roots)
+    }
+
+    pub(crate) fn over(stored: Slab, levels: u32, roots: Vec<u128>) -> Option<Self> {
+        let fits = stored.bytes().len() == Self::stored_len(roots.len(), levels);
+        fits.then(|| Self { levels, roots: Zeroizing::new(roots), stored })
     }
 
     /// Shares, modulo 2, of `x < α` for each key at its own point; only the low `levels` bits of
@@ -155,10 +205,11 @@ impl ComparisonKeys {
     /// Where `x` has another length than the batch: a bug of the caller.
     #[must_use]
     pub fn evaluate(&self, party: usize, x: &[u64]) -> Vec<u64> {
-        const TILE: usize = 64;
         let n = self.roots.len();
         assert_eq!(x.len(), n, "one point a key");
         let cipher = permutation();
+        let (words, last) = self.stored.bytes().split_at(n * self.levels as usize * 16);
+        let words = words.as_chunks::<16>().0;
         let mut out = vec![0u64; n];
         let mut blocks = [Block::default(); TILE];
         let mut inputs = Zeroizing::new([0u128; TILE]);
@@ -178,10 +229,11 @@ impl ComparisonKeys {
                     inputs[i] = seeds[i] | u128::from(points[i] >> shift & 1);
                 }
                 hash(&cipher, &inputs[..len], &mut blocks, &mut next[..len]);
-                let words = &self.words[level as usize * n + from..][..len];
+                let at = from * self.levels as usize + level as usize * len;
+                let words = &words[at..at + len];
                 for i in 0..len {
                     let d = u128::from(points[i] >> shift & 1);
-                    let word = words[i] & mask(control[i]);
+                    let word = u128::from_le_bytes(words[i]) & mask(control[i]);
                     let child = next[i];
                     seeds[i] = (child ^ word) & !FLAGS;
                     control[i] = (child ^ word >> d) & 1;
@@ -189,7 +241,7 @@ impl ComparisonKeys {
                 }
             }
             for i in 0..len {
-                let last = u128::from(self.last[(from + i) / 8] >> ((from + i) % 8) & 1);
+                let last = u128::from(last[(from + i) / 8] >> ((from + i) % 8) & 1);
                 let bit = value[i] ^ leaf(seeds[i]) ^ control[i] & last;
                 out[from + i] = bit as u64 & 1;
             }

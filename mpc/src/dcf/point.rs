@@ -1,4 +1,4 @@
-use super::{FLAGS, hash, mask, permutation};
+use super::{FLAGS, Slab, hash, mask, permutation};
 use aes::Block;
 use zeroize::Zeroizing;
 
@@ -12,7 +12,7 @@ const LEAF: u128 = 4;
 pub struct PointKeys {
     bits: u32,
     roots: Zeroizing<Vec<u128>>,
-    words: Vec<u128>,
+    stored: Slab,
 }
 
 impl PointKeys {
@@ -74,12 +74,12 @@ impl PointKeys {
     /// Keys from their stored part and the party's roots. `None` for another length.
     #[must_use]
     pub fn read(stored: &[u8], bits: u32, roots: Vec<u128>) -> Option<Self> {
-        if stored.len() != Self::stored_len(roots.len(), bits) {
-            return None;
-        }
-        let (words, _) = stored.as_chunks::<16>();
-        let words = words.iter().map(|w| u128::from_le_bytes(*w)).collect();
-        Some(Self { bits, roots: Zeroizing::new(roots), words })
+        Self::over(stored.to_vec().into(), bits, roots)
+    }
+
+    pub(crate) fn over(stored: Slab, bits: u32, roots: Vec<u128>) -> Option<Self> {
+        let fits = stored.bytes().len() == Self::stored_len(roots.len(), bits);
+        fits.then(|| Self { bits, roots: Zeroizing::new(roots), stored })
     }
 
     /// Number of keys.
@@ -103,11 +103,13 @@ impl PointKeys {
         let mut children = Zeroizing::new(vec![0u128; leaves]);
         let mut inputs = Zeroizing::new(vec![0u128; leaves]);
         let mut blocks = vec![Block::default(); leaves];
-        let words = &self.words[index * self.bits as usize..][..self.bits as usize];
+        let words = &self.stored.words()[index * self.bits as usize..][..self.bits as usize];
+        let word = |level: usize| u128::from_le_bytes(words[level]);
         // A node keeps its control bit in bit 0, which its seed leaves free.
         nodes[0] = self.roots[index] & !FLAGS | party as u128;
         let mut width = 1;
-        for &word in &words[..self.bits as usize - 1] {
+        for level in 0..self.bits as usize - 1 {
+            let word = word(level);
             for (pair, node) in inputs[..2 * width].chunks_exact_mut(2).zip(&nodes[..width]) {
                 pair[0] = node & !FLAGS;
                 pair[1] = node & !FLAGS | 1;
@@ -125,7 +127,7 @@ impl PointKeys {
             *input = node & !FLAGS | LEAF;
         }
         hash(&cipher, &inputs, &mut blocks, &mut children);
-        let last = words[self.bits as usize - 1];
+        let last = word(self.bits as usize - 1);
         let mut out = Zeroizing::new(Vec::with_capacity(2 * leaves));
         for (leaf, node) in children.iter().zip(&*nodes) {
             let on = mask(node & 1);

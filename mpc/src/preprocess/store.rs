@@ -7,7 +7,7 @@
 //! parties agree on the later section. Rolling back both parties at once is not noticed.
 
 use super::{BRANCH, Factor, Lane, Preprocess};
-use crate::dcf::{ComparisonKeys, PointKeys};
+use crate::dcf::{ComparisonKeys, PointKeys, Slab};
 use crate::prg::{Prg, Seed};
 use crate::ring::{Product, packed_len, unpack};
 use crate::{Error, Result};
@@ -68,13 +68,14 @@ impl Header {
             return Err(wrong("file length", format!("at least {FIXED}"), len));
         }
         let fixed = body.read(0, FIXED)?;
+        let fixed = fixed.bytes();
         if &fixed[..8] != MAGIC {
             return Err(wrong("magic", "UTMPCPRE", format!("{:02x?}", &fixed[..8])));
         }
-        if word(&fixed, 8) != VERSION {
-            return Err(wrong("version", VERSION, word(&fixed, 8)));
+        if word(fixed, 8) != VERSION {
+            return Err(wrong("version", VERSION, word(fixed, 8)));
         }
-        let (party, sections) = (word(&fixed, 12), word(&fixed, FIXED - 4));
+        let (party, sections) = (word(fixed, 12), word(fixed, FIXED - 4));
         if party > 1 {
             return Err(wrong("party", "0 or 1", party));
         }
@@ -86,6 +87,7 @@ impl Header {
             return Err(wrong("file length", format!("at least {whole}"), len));
         }
         let bytes = body.read(0, whole)?;
+        let bytes = bytes.bytes();
         let (content, hash) = bytes.split_at(whole - 32);
         if Sha256::digest(content).as_slice() != hash {
             return Err(wrong("header checksum", "the dealer's", "another"));
@@ -122,20 +124,18 @@ enum Body {
 }
 
 impl Body {
-    fn read(&self, at: u64, len: usize) -> Result<Vec<u8>> {
+    fn read(&self, at: u64, len: usize) -> Result<Slab> {
         match self {
             Self::Memory(bytes) => {
                 let range = at as usize..(at as usize).saturating_add(len);
                 let left = (bytes.len() as u64).saturating_sub(at);
-                bytes
-                    .get(range)
-                    .map(<[u8]>::to_vec)
-                    .ok_or(Error::Exhausted { wanted: len as u64, left })
+                let wanted = len as u64;
+                Slab::of(Arc::clone(bytes), range).ok_or(Error::Exhausted { wanted, left })
             }
             Self::File(file) => {
                 let mut out = vec![0; len];
                 file.read_exact_at(&mut out, at).map_err(Error::io("reading preprocessing"))?;
-                Ok(out)
+                Ok(out.into())
             }
         }
     }
@@ -254,7 +254,7 @@ fn digest_of(body: &Body, start: u64, len: u64) -> Result<[u8; 32]> {
     let mut at = start;
     while at < start + len {
         let step = (start + len - at).min(1 << 20);
-        hash.update(body.read(at, step as usize)?);
+        hash.update(body.read(at, step as usize)?.bytes());
         at += step;
     }
     Ok(hash.finalize().into())
@@ -288,7 +288,7 @@ impl Section {
         self.party
     }
 
-    fn take(&mut self, len: usize) -> Result<Vec<u8>> {
+    fn take(&mut self, len: usize) -> Result<Slab> {
         let left = self.end - self.at;
         if len as u64 > left {
             return Err(Error::Exhausted { wanted: len as u64, left });
@@ -304,7 +304,7 @@ impl Section {
             return Ok(Some(self.prg.words(n, bits)));
         }
         let bytes = self.take(packed_len(n, bits))?;
-        unpack(&bytes, n, bits).map(Some)
+        unpack(bytes.bytes(), n, bits).map(Some)
     }
 
     fn roots(&mut self, n: usize) -> Vec<u128> {
@@ -347,7 +347,7 @@ impl Preprocess for Section {
     ) -> Result<Option<ComparisonKeys>> {
         let roots = self.roots(n);
         let stored = self.take(ComparisonKeys::stored_len(n, levels))?;
-        ComparisonKeys::read(&stored, levels, roots).ok_or_else(unreadable).map(Some)
+        ComparisonKeys::over(stored, levels, roots).ok_or_else(unreadable).map(Some)
     }
 
     fn point(
@@ -359,12 +359,12 @@ impl Preprocess for Section {
     ) -> Result<Option<PointKeys>> {
         let roots = self.roots(n);
         let stored = self.take(PointKeys::stored_len(n, bits))?;
-        PointKeys::read(&stored, bits, roots).ok_or_else(unreadable).map(Some)
+        PointKeys::over(stored, bits, roots).ok_or_else(unreadable).map(Some)
     }
 
     fn branch(&mut self) -> Result<Box<dyn Preprocess>> {
         let head = self.take(BRANCH as usize)?;
-        let len = head.iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b));
+        let len = head.bytes().iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b));
         let left = self.end - self.at;
         if len > left {
             return Err(Error::Exhausted { wanted: len, left });

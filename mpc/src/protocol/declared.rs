@@ -5,9 +5,8 @@
 //! fraction bits of the argument; `fraction` those of a settled value. Bytes are one party's; both
 //! send alike. Preprocessing is that of client and server.
 
-use super::table::{FACTOR, exponents};
 use super::truncate::wrap_bits;
-use super::{Series, Tabulated};
+use super::{Series, Tables};
 use crate::cost::Cost;
 use crate::preprocess::{comparison_len, point_len, relation_len};
 use crate::ring::{Product, packed_len};
@@ -167,46 +166,37 @@ pub fn apply(n: usize, bits: u32, scale: u32, f: &Series) -> Cost {
 
 /// [`Mpc::look_up`](crate::Mpc::look_up)
 #[must_use]
-pub fn look_up(n: usize, t: &Tabulated) -> Cost {
+pub fn look_up(n: usize, t: &Tables) -> Cost {
+    let keys = t.parts.iter().map(|part| stored(point_len(n, part.bits)));
+    let steps = t.thresholds.len();
+    let choice = if steps == 0 {
+        Cost::default()
+    } else {
+        let mut opened = vec![(n, 1); steps];
+        opened.extend(vec![(n, 64); 3 * steps]);
+        in_turn([at_least(n, t.window), open(&opened), relations(6 * steps, n, 64)])
+    };
     in_turn([
         open(&[(n, t.window)]),
-        stored(point_len(n, t.bits)),
+        in_turn(keys),
+        choice,
         open(&[(n, 64), (n, 64)]),
         relations(1, n, 64),
     ])
 }
 
-/// [`Mpc::inverse`](crate::Mpc::inverse), and the fraction bits of its result; the argument is
-/// settled. `None` where it has no protocol.
+/// [`Mpc::inverse`](crate::Mpc::inverse) of a settled argument, and the fraction bits of its
+/// result. `None` where it has no protocol.
 #[must_use]
 pub fn inverse(
     n: usize,
     f: Function,
-    (lo, hi): (f64, f64),
+    domain: (f64, f64),
     tolerance: f64,
     fraction: u32,
 ) -> Option<(Cost, u32)> {
-    if let Ok(table) = Tabulated::new(f, lo, hi, tolerance, fraction) {
-        return Some((look_up(n, &table), fraction + table.slope_scale));
-    }
-    let (first, last) = exponents(lo, hi, fraction);
-    let thresholds = (last - first - 1).max(0) as usize;
-    let scale = (fraction as i32 + last - 1).max(0) as u32;
-    let unit = fraction.min(scale);
-    let table = Tabulated::new(f, 1.0, 2.0, 2e-6, unit).ok()?;
-    let found = fraction + table.slope_scale;
-    let cost = in_turn([
-        open(&[(n, 64)]),
-        at_least(n, 64),
-        open(&vec![(n, 1); thresholds]),
-        relations(3 * thresholds, n, 64),
-        settle_all(&[(n, 64, scale - unit)]),
-        look_up(n, &table),
-        settle_all(&[(n, 64, found.saturating_sub(fraction + 4))]),
-        open(&[(n, 64), (n, 64)]),
-        relations(1, n, 64),
-    ]);
-    Some((cost, found.min(fraction + 4) + FACTOR))
+    let tables = Tables::of(f, domain, tolerance, fraction).ok()?;
+    Some((look_up(n, &tables), tables.scale()))
 }
 
 fn divide_rows(

@@ -77,12 +77,6 @@ impl Shared {
         self
     }
 
-    /// The same integers read with other fraction bits.
-    pub(crate) fn relabelled(mut self, scale: u32) -> Self {
-        self.scale = scale;
-        self
-    }
-
     /// a + b, `b` broadcast to `a`; the finer scale and the smaller modulus of both.
     pub(crate) fn plus(&self, b: &Self) -> Self {
         let scale = self.scale.max(b.scale);

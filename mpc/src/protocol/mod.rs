@@ -15,7 +15,7 @@ mod table;
 mod truncate;
 
 pub use series::{Series, fit, plain};
-pub use table::Tabulated;
+pub use table::{Tables, Tabulated};
 
 use crate::preprocess::Lane;
 

@@ -61,13 +61,14 @@ pub fn plain(f: Function, x: f64) -> f64 {
     }
 }
 
+type Fitted = Mutex<HashMap<(Function, u64), Arc<Series>>>;
+
 /// The series of a function with tails, to an error of `tolerance`; fitted once a process.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a function without tails or a tolerance out of reach.
 pub fn fit(f: Function, tolerance: f64) -> Result<Arc<Series>> {
-    type Fitted = HashMap<(Function, u64), Arc<Series>>;
-    static FITTED: OnceLock<Mutex<Fitted>> = OnceLock::new();
+    static FITTED: OnceLock<Fitted> = OnceLock::new();
     let fitted = FITTED.get_or_init(Mutex::default);
     let key = (f, tolerance.to_bits());
     let known = || fitted.lock().unwrap_or_else(PoisonError::into_inner);

@@ -28,7 +28,7 @@ impl Mpc {
 
     /// Softmax of each row, settled. Scores lie in ±2^`range`.
     ///
-    /// Exchanges: 2⌈log₂ m⌉ for the maximum, 2 for the exponential, 1 to settle it, 2 for the
+    /// Exchanges: 2⌈log₂ m⌉ for the maximum, 2 for the exponential, 1 to settle it, 2 or 3 for the
     /// reciprocal of the row sum, 1 to open it, 1 to settle the quotient.
     ///
     /// # Errors

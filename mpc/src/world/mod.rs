@@ -7,6 +7,10 @@
 //! A tensor is shares, with what was opened of it kept beside: opening happens when a product, a
 //! comparison or a function needs it, once, and truncation as late as the ring allows.
 
+mod fused;
+
+pub use fused::Fused;
+
 use crate::mpc::{Mpc, Shared, Wire};
 use crate::protocol::fit;
 use crate::ring::Product;
@@ -407,14 +411,16 @@ impl World for Mpc {
         let s = a.value.shape;
         check::mask(s, keys, mask)?;
         let range = magnitude(on, a.range);
-        let x = self.roomy(&a, FACTOR, a.range)?;
+        // 1/count keeps its significant bits.
+        let gain = FACTOR + log2_ceil(keys) as u32;
+        let x = self.roomy(&a, gain, a.range)?;
         let of = s.with_cols(keys);
         let factor = |i: usize| {
             let row = i / s.cols;
             let count = mask.visible(of, row / s.rows, row % s.rows).max(1);
-            libm::rint(libm::ldexp(1.0 / count as f64, FACTOR as i32)) as i64
+            libm::rint(libm::ldexp(1.0 / count as f64, gain as i32)) as i64
         };
-        Ok(Secret::new(x.times_each(factor).halved(FACTOR), range))
+        Ok(Secret::new(x.times_each(factor).halved(gain), range))
     }
 
     fn join<A, B>(
