@@ -85,7 +85,7 @@ impl TextEncoder {
             return Err(TextError::NotText);
         };
         let refused = |error: tokenizers::Error| TextError::Tokenizer(error.to_string());
-        let mut tokenizer = Tokenizer::from_bytes(json).map_err(refused)?;
+        let mut tokenizer = Tokenizer::from_bytes(checked(json)?).map_err(refused)?;
         let (found, vocabulary) = (tokenizer.get_vocab_size(true), bert.vocabulary);
         if found > vocabulary {
             return Err(TextError::Vocabulary { found, vocabulary });
@@ -117,6 +117,28 @@ impl TextEncoder {
             mask: encoding.get_attention_mask().iter().map(|&kept| kept == 1).collect(),
         })
     }
+}
+
+/// The JSON in a form that the tokenizers crate takes without a panic.
+///
+/// Its decoder panics on broken JSON and its precompiled normaliser on a broken table: the whole
+/// is parsed first, decoders are left out since nothing is decoded, and precompiled normalisers,
+/// which no `bert` has, are refused. What is parsed here is written anew, so that a key that
+/// stands twice cannot bring them back.
+fn checked(json: &[u8]) -> Result<Vec<u8>, TextError> {
+    let refused = |error: serde_json::Error| TextError::Tokenizer(error.to_string());
+    let mut value: serde_json::Value = serde_json::from_slice(json).map_err(refused)?;
+    let Some(map) = value.as_object_mut() else {
+        return Err(TextError::Tokenizer("expected a JSON object".to_owned()));
+    };
+    if map.contains_key("decoder") {
+        map.insert("decoder".to_owned(), serde_json::Value::Null);
+    }
+    if map.get("normalizer").is_some_and(|n| n.to_string().contains("recompiled")) {
+        let what = "precompiled normalizers are not supported; a bert has a BertNormalizer";
+        return Err(TextError::Tokenizer(what.to_owned()));
+    }
+    serde_json::to_vec(&value).map_err(refused)
 }
 
 #[cfg(test)]
@@ -170,5 +192,25 @@ mod tests {
         assert!(matches!(wrong, Err(TextError::Vocabulary { found: 5, vocabulary: 4 })));
         let broken = TextEncoder::parse(b"{}", &config(5));
         assert!(matches!(broken, Err(TextError::Tokenizer(_))));
+    }
+
+    /// Inputs on which the tokenizers crate panics.
+    #[test]
+    fn refuses_what_would_panic() {
+        let parse = |json: &[u8]| TextEncoder::parse(json, &config(5));
+        let broken = parse(b"{\"version\": \"1.0\", \"decoder\": \0\0null}");
+        assert!(matches!(broken, Err(TextError::Tokenizer(_))));
+        for normalizer in [
+            json!({"type": "Precompiled", "precompiled_charsmap": "?"}),
+            json!({"type": {"Precompiled": null}}),
+            json!({"type": "Sequence", "normalizers": [{"type": "Precompiled"}]}),
+        ] {
+            let mut value: serde_json::Value = serde_json::from_slice(&tokenizer()).unwrap();
+            value["normalizer"] = normalizer;
+            assert!(matches!(parse(value.to_string().as_bytes()), Err(TextError::Tokenizer(_))));
+        }
+        let mut value: serde_json::Value = serde_json::from_slice(&tokenizer()).unwrap();
+        value["decoder"] = json!({"type": "WordPiece", "prefix": "##", "cleanup": true});
+        assert!(parse(value.to_string().as_bytes()).is_ok());
     }
 }

@@ -90,8 +90,10 @@ struct RawPreprocessor {
 }
 
 pub(super) fn parse(json: &[u8], preprocessor: Option<&[u8]>) -> Result<Config, ConfigError> {
-    let raw: Raw = serde_json::from_slice(json)
-        .map_err(|source| ConfigError::Json { file: "config.json", source })?;
+    let broken = |source| ConfigError::Json { file: "config.json", source };
+    let raw: Raw = serde_json::from_slice(json).map_err(broken)?;
+    // Fields that are not ours have only been skipped; what cannot be written back is refused.
+    serde_json::from_slice::<serde_json::Value>(json).map_err(broken)?;
     let model_type = raw.model_type.clone().unwrap_or_default();
     if model_type != "vit" && model_type != "bert" {
         return Err(ConfigError::ModelType { found: model_type });

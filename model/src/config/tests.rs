@@ -203,3 +203,16 @@ proptest! {
         _ = parse(&value);
     }
 }
+
+#[test]
+fn fields_of_others_must_be_json_too() {
+    for field in [&b"\"\xff\": 0"[..], b"\"x\": \"\\ud800\"", b"\"x\": 1e999"] {
+        let valid = br#"{"model_type": "bert", "vocab_size": 9, "max_position_embeddings": 5,
+            "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1,
+            "intermediate_size": 4"#;
+        let json = [&valid[..], b", ", field, b"}"].concat();
+        assert!(matches!(Config::parse(&json, None), Err(ConfigError::Json { .. })), "{field:?}");
+        let json = [&valid[..], b"}"].concat();
+        assert!(Config::parse(&json, None).is_ok());
+    }
+}
