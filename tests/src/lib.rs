@@ -2,7 +2,7 @@
 //!
 //! A world instantiates it in one line (`tests/tests/conformance.rs`):
 //!
-//! ```ignore
+//! ```text
 //! undertone_tests::conformance!(float, Float::new(), undertone_core::Full, 1e-5);
 //! ```
 //!

@@ -1,7 +1,7 @@
 //! Plain Verilog of the units, made to be the proof of the simulator: literal
 //! widths, inlined tables, one clock. Every unit keeps the contract of
 //! [`crate::graph`]: a pipeline whose clock enable falls while a token that is
-//! due finds its FIFO full. [`Design::bench`] puts registered FIFOs around a
+//! due finds its FIFO full. [`Bench`] puts registered FIFOs around a
 //! unit, [`harness`] is the C++ that drives several benches in Verilator with
 //! given random stalls and writes down every pop and push.
 

@@ -8,10 +8,10 @@
 //! | function | weight of key j | denominator | needs |
 //! |---|---|---|---|
 //! | [`softmax`] | exp(sⱼ − max s) | Σw | [`Compare`](crate::Compare) |
-//! | [`power`] | sⱼᵖ, p even | ε + Σw | [`Approximate`](crate::Approximate) |
+//! | [`power`] | sⱼᵖ, p even | ε + Σw | [`Approximate`] |
 //! | [`relu_softmax`] | max(sⱼ, 0) | ε + Σw | [`Compare`](crate::Compare) |
-//! | [`scaling`] | sⱼ | number of keys | [`Multiply`](crate::Multiply) |
-//! | [`two_quad`] | (sⱼ + c)² | ε + Σw | [`Approximate`](crate::Approximate) |
+//! | [`scaling`] | sⱼ | number of keys | [`Multiply`] |
+//! | [`two_quad`] | (sⱼ + c)² | ε + Σw | [`Approximate`] |
 //! | [`relu_squared`] | max(sⱼ, 0)² | number of keys | [`Compare`](crate::Compare) |
 //! | [`uniform`] | 1 | number of keys | [`World`] |
 

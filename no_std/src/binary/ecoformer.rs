@@ -172,7 +172,7 @@ fn fill(keys: &[u16], v: &[f32], channels: usize, buckets: &mut [f32]) {
     }
 }
 
-/// Turns bucket sums into answers: T_p[x] = Σ_y (h(x)·h(y))·bucket_p[y]; for [`Variant::Exact`]
+/// Turns bucket sums into answers: `T_p[x] = Σ_y (h(x)·h(y))·bucket_p[y]`; for [`Variant::Exact`]
 /// c·Σv joins the first nibble's table.
 #[inline(always)]
 pub fn combine(
@@ -223,7 +223,7 @@ pub fn combine(
     }
 }
 
-/// S_p[x] = Σ_j h(x)·h_p(j): the part of the denominator that each nibble adds.
+/// `S_p[x] = Σ_j h(x)·h_p(j)`: the part of the denominator that each nibble adds.
 #[inline(always)]
 pub fn count(keys: &[u16], bits: usize, denominators: &mut [i32]) {
     let mut histograms = [[0i32; NIBBLE]; nibbles(MOST_BITS)];

@@ -9,7 +9,7 @@
 //! | packed rows, transposition | [`BitRows`], [`pack_signs`] |
 //! | distances | [`hamming_matrix`] |
 //! | BiViT attention without a softmax | [`bivit`] |
-//! | EcoFormer's hash and linear attention | [`Hash`], [`ecoformer`] |
+//! | EcoFormer's hash and linear attention | [`struct@Hash`], [`ecoformer`] |
 //! | binary linear layers | [`linear_signs`], [`linear_bits`] |
 
 pub mod bivit;

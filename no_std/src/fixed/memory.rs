@@ -17,7 +17,7 @@ pub trait Memory: Send {
     fn both(&mut self) -> (&mut [i16], &mut [i64]);
 }
 
-/// Memory provided by the caller. [`Fixed::needed`] of a plan tells how much.
+/// Memory provided by the caller. [`Fixed::needed`](super::Fixed::needed) of a plan tells how much.
 #[derive(Debug)]
 pub struct Arena<'m> {
     /// Tensor elements.
@@ -121,7 +121,7 @@ pub enum Operand<S> {
         weight: S,
         /// Fraction bits of the weight.
         frac: i16,
-        /// Bias [outputs] and its fraction bits.
+        /// Bias `[outputs]` and its fraction bits.
         bias: Option<(S, i16)>,
     },
     /// A tensor that broadcasts.
