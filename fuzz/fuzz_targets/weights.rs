@@ -6,7 +6,10 @@ use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
 use undertone_model::config::Config;
-use undertone_model::float::FastEncoder;
+use undertone_core::{Mask, Shape};
+use undertone_model::Model;
+use undertone_model::domains::Calibration;
+use undertone_model::float::{Float, Fused};
 use undertone_model::input::EncoderInput;
 use undertone_model::weights::EncoderWeights;
 
@@ -30,6 +33,13 @@ fuzz_target!(|bytes: &[u8]| {
             Some(_) => EncoderInput::Image(&[0.5; 4]),
             None => EncoderInput::Tokens { ids: &[2, 0], mask: None },
         };
-        FastEncoder::new(config, &weights).forward(&[input]).expect("the input fits");
+        let calibration = Calibration::default();
+        let model = Model { config: config.clone(), weights, calibration };
+        let mut w = Float::new();
+        let encoder = model.prepare::<_, Fused>(&mut w).expect("every kind is offered");
+        let rows = model.rows(&input).expect("the input fits");
+        let cols = model.input_shape(1, 1).cols;
+        let shape = Shape::new(1, rows.len() / cols, cols);
+        model.run::<_, Fused>(&mut w, &encoder, shape, &rows, &Mask::NONE).expect("shapes fit");
     }
 });

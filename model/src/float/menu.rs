@@ -4,11 +4,11 @@ use undertone_core::attention::{Context, Heads, Kind};
 use undertone_core::encoder::{Activation, Norm};
 use undertone_core::{Bound, Fault, Full, Made, Menu, Op, Role, check};
 
-use super::kernels::{self, Mode, View};
+use super::kernels::{self, View};
 use super::world::{Data, Float, Tensor, fault};
 
 /// The menu of the float world: scores of one head at a time, which stay in cache, and one
-/// division after the product with V. What is masked falls back to [`Full`].
+/// division after the product with V. Causal masks fall back to [`Full`].
 #[derive(Clone, Copy, Debug)]
 pub struct Fused;
 
@@ -26,8 +26,9 @@ impl<D: Data> Menu<Float<D>> for Fused {
         x: Heads<Float<D>>,
         at: &Context<'_>,
     ) -> Made<Float<D>> {
-        let fused = at.mask.is_none() && !matches!(kind, Kind::Uniform);
-        if !fused {
+        // The mean of unmasked values needs no scores.
+        let mean = matches!(kind, Kind::Uniform) && at.mask.is_none();
+        if at.mask.causal || mean {
             return Full::attend(w, kind, x, at);
         }
         let (q, k, v) = (x.q.shape, x.k.shape, x.v.shape);
@@ -47,8 +48,11 @@ impl<D: Data> Menu<Float<D>> for Fused {
         if D::REAL {
             let stride = keys.next_multiple_of(LANES);
             let (mut scores, mut inverse) = (vec![0.0; rows * stride], vec![0.0; rows]);
+            let mut kept = vec![true; keys];
             for batch in 0..q.batch {
-                one_head(w, kind, &x, batch, (&mut scores, stride, &mut inverse), &mut made)
+                let visible = at.mask.visible(q.with_cols(keys), batch, 0);
+                kept.iter_mut().enumerate().for_each(|(key, kept)| *kept = key < visible);
+                one_head(kind, &x, batch, (&mut scores, stride, &mut inverse), &kept, &mut made)
                     .map_err(fault)?;
             }
         }
@@ -103,27 +107,20 @@ impl<D: Data> Menu<Float<D>> for Fused {
 
 /// Scores, weights and the product with V of one matrix of the batch.
 fn one_head<D: Data>(
-    w: &Float<D>,
     kind: &Kind,
     x: &Heads<Float<D>>,
     batch: usize,
     (scores, stride, inverse): (&mut [f32], usize, &mut [f32]),
+    kept: &[bool],
     out: &mut Tensor<D>,
 ) -> Result<(), kernels::KernelError> {
     let (rows, keys) = (x.q.shape.rows, x.k.shape.rows);
     let target = kernels::ViewMut::new(scores, (1, 0), (rows, stride), (keys, 1))?;
     let (q, k) = (x.q.view(batch)?, x.k.view(batch)?.transposed());
-    kernels::matmul(target, q, k, 1.0, Mode::Write, w.parallelism)?;
-    kernels::weigh_rows(*kind, scores, keys, stride, None, inverse)?;
+    kernels::matmul(target, q, k)?;
+    kernels::weigh_rows(*kind, scores, keys, stride, Some(kept), inverse)?;
     let weights = View::new(scores, (1, 0), (rows, stride), (keys, 1))?;
-    kernels::matmul(
-        out.view_mut(batch)?,
-        weights,
-        x.v.view(batch)?,
-        1.0,
-        Mode::Write,
-        w.parallelism,
-    )?;
+    kernels::matmul(out.view_mut(batch)?, weights, x.v.view(batch)?)?;
     let (start, step, cols) = (out.start(batch), out.stride(), out.shape.cols);
     let values = out.data.values_mut().get_mut(start..).unwrap_or_default();
     for (row, inverse) in values.chunks_mut(step).zip(inverse.iter()) {

@@ -1,12 +1,9 @@
-//! f32 on the processor: the float world, the [`kernels`] under it, and [`FastEncoder`], the
-//! whole forward pass as one straight line of kernels.
+//! f32 on the processor: the float world, its fused menu, and the [`kernels`] under them.
 
 pub mod kernels;
 
-mod encoder;
 mod menu;
 mod world;
 
-pub use encoder::{Batch, FastEncoder};
 pub use menu::Fused;
 pub use world::{Absent, Data, Float, Operand, Tensor};

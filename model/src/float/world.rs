@@ -7,7 +7,7 @@ use undertone_core::{
 };
 
 use crate::domains::Calibration;
-use crate::float::kernels::{self, KernelError, Mode, Parallelism, View, ViewMut};
+use crate::float::kernels::{self, KernelError, View, ViewMut};
 use crate::host::{Host, Weight};
 
 /// What a float tensor holds: values, or nothing in a plan.
@@ -180,7 +180,6 @@ pub enum Operand<D> {
 pub struct Float<D = Vec<f32>> {
     counts: Counts,
     watch: Watch,
-    pub(super) parallelism: Parallelism,
     data: std::marker::PhantomData<fn() -> D>,
 }
 
@@ -234,12 +233,7 @@ impl Float<Absent> {
 
 impl<D: Data> Float<D> {
     fn over(watch: Watch) -> Self {
-        Self {
-            counts: Counts::default(),
-            watch,
-            parallelism: Parallelism::None,
-            data: std::marker::PhantomData,
-        }
+        Self { counts: Counts::default(), watch, data: std::marker::PhantomData }
     }
 
     /// Operations counted so far.
@@ -392,11 +386,11 @@ impl<D: Data> World for Float<D> {
             flat = x.contiguous();
             &flat
         };
-        let (mut made, parallelism) = (Ok(()), self.parallelism);
+        let mut made = Ok(());
         let data = D::make(shape.len(), |out| {
             let bias = bias.as_ref().map(Data::values);
             let (x, weight) = (x.data.values(), weight.values());
-            made = kernels::linear(out, x, *inputs, weight, bias, Mode::Write, parallelism);
+            made = kernels::linear(out, x, *inputs, weight, bias);
         });
         made.map_err(fault)?;
         self.bounded(Tensor { shape, heads: 1, data }, on)
@@ -535,7 +529,7 @@ impl<D: Data> Multiply for Float<D> {
                     Form::Tn => (x.transposed(), y),
                 };
                 let out = made.view_mut(batch).map_err(fault)?;
-                kernels::matmul(out, x, y, 1.0, Mode::Write, self.parallelism).map_err(fault)?;
+                kernels::matmul(out, x, y).map_err(fault)?;
             }
         }
         self.bounded(made, on)

@@ -34,66 +34,6 @@ pub fn gelu(x: &mut [f32]) {
     dispatch(Gelu(x));
 }
 
-/// x ← gelu(x + bias) for rows of `bias.len()`: one pass over memory instead of two.
-///
-/// # Errors
-/// [`KernelError::Length`] unless `x` is whole rows.
-pub fn gelu_rows(x: &mut [f32], bias: &[f32]) -> Result<(), KernelError> {
-    struct Gelu<'a>(&'a mut [f32], &'a [f32]);
-    impl Kernel for Gelu<'_> {
-        type Output = ();
-        #[inline(always)]
-        fn run<const FMA: bool>(self) {
-            for row in self.0.chunks_exact_mut(self.1.len()) {
-                for (x, b) in row.iter_mut().zip(self.1) {
-                    *x = gelu_one::<FMA>(*x + b);
-                }
-            }
-        }
-    }
-    whole_rows("gelu_rows", x, bias)?;
-    dispatch(Gelu(x, bias));
-    Ok(())
-}
-
-/// x ← max(x, 0).
-pub fn relu(x: &mut [f32]) {
-    struct Relu<'a>(&'a mut [f32]);
-    impl Kernel for Relu<'_> {
-        type Output = ();
-        #[inline(always)]
-        fn run<const FMA: bool>(self) {
-            for x in self.0 {
-                *x = if *x > 0.0 { *x } else { 0.0 };
-            }
-        }
-    }
-    dispatch(Relu(x));
-}
-
-/// x ← a·x² + b·x with a and b per column, for rows of `a.len()`.
-///
-/// # Errors
-/// [`KernelError::Length`] unless `x` is whole rows and `b` as long as `a`.
-pub fn quadratic_rows(x: &mut [f32], a: &[f32], b: &[f32]) -> Result<(), KernelError> {
-    struct Quadratic<'a>(&'a mut [f32], &'a [f32], &'a [f32]);
-    impl Kernel for Quadratic<'_> {
-        type Output = ();
-        #[inline(always)]
-        fn run<const FMA: bool>(self) {
-            for row in self.0.chunks_exact_mut(self.1.len()) {
-                for ((x, a), b) in row.iter_mut().zip(self.1).zip(self.2) {
-                    *x *= a * *x + b;
-                }
-            }
-        }
-    }
-    whole_rows("quadratic_rows", x, a)?;
-    length("quadratic_rows", "b", b.len(), a.len())?;
-    dispatch(Quadratic(x, a, b));
-    Ok(())
-}
-
 /// x ← x + bias for rows of `bias.len()`.
 ///
 /// # Errors

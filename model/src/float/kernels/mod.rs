@@ -9,9 +9,9 @@ mod product;
 mod rows;
 mod vector;
 
-pub use map::{add_bias, exp, gelu, gelu_rows, quadratic_rows, relu};
-pub use product::{Mode, Parallelism, View, ViewMut, linear, matmul};
-pub use rows::{affine_rows, divide_rows, layer_norm_rows, softmax_rows, weigh_rows};
+pub use map::{add_bias, exp, gelu};
+pub use product::{View, ViewMut, linear, matmul};
+pub use rows::{affine_rows, layer_norm_rows, weigh_rows};
 
 /// Operands that do not fit together; a fault of the caller, never of the data.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,7 +1,5 @@
 //! Matrix products over strided, batched views.
 
-pub use gemm::Parallelism;
-
 use super::{KernelError, add_bias, length};
 
 /// A batch of matrices inside a slice: element (b, i, j) stands at
@@ -143,40 +141,23 @@ impl<'a> ViewMut<'a> {
     }
 }
 
-/// Whether a product replaces what the output holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// out = alpha·A·B.
-    Write,
-    /// out = out + alpha·A·B.
-    Accumulate,
-}
-
-/// out = alpha·A·B or out + alpha·A·B for each matrix of the batch. An operand with one matrix
-/// serves the whole batch.
+/// out = A·B for each matrix of the batch. An operand with one matrix serves the whole batch.
 ///
 /// ```
-/// use undertone_model::float::kernels::{Mode, Parallelism, View, ViewMut, matmul};
+/// use undertone_model::float::kernels::{View, ViewMut, matmul};
 ///
 /// let a = [1.0, 2.0, 3.0, 4.0];
 /// let mut out = [0.0; 4];
 /// let view = View::rows(&a, 2)?;
 /// let target = ViewMut::rows(&mut out, 2)?;
-/// matmul(target, view, view.transposed(), 0.5, Mode::Write, Parallelism::None)?;
-/// assert_eq!(out, [2.5, 5.5, 5.5, 12.5]);
+/// matmul(target, view, view.transposed())?;
+/// assert_eq!(out, [5.0, 11.0, 11.0, 25.0]);
 /// # Ok::<(), undertone_model::float::kernels::KernelError>(())
 /// ```
 ///
 /// # Errors
 /// [`KernelError::Shape`] if the shapes do not match.
-pub fn matmul(
-    out: ViewMut<'_>,
-    a: View<'_>,
-    b: View<'_>,
-    alpha: f32,
-    mode: Mode,
-    parallelism: Parallelism,
-) -> Result<(), KernelError> {
+pub fn matmul(out: ViewMut<'_>, a: View<'_>, b: View<'_>) -> Result<(), KernelError> {
     let (sa, sb, so) = (a.shape, b.shape, out.shape);
     let serves = |batch: usize| batch == so.batch || batch == 1;
     let matches = sa.cols == sb.rows && sa.rows == so.rows && sb.cols == so.cols;
@@ -219,19 +200,19 @@ pub fn matmul(
                 out.as_mut_ptr(),
                 so.col_stride as isize,
                 so.row_stride as isize,
-                mode == Mode::Accumulate,
+                false,
                 a.as_ptr(),
                 sa.col_stride as isize,
                 sa.row_stride as isize,
                 b.as_ptr(),
                 sb.col_stride as isize,
                 sb.row_stride as isize,
+                0.0,
                 1.0,
-                alpha,
                 false,
                 false,
                 false,
-                parallelism,
+                gemm::Parallelism::None,
             );
         }
     }
@@ -249,13 +230,11 @@ pub fn linear(
     inputs: usize,
     weight: &[f32],
     bias: Option<&[f32]>,
-    mode: Mode,
-    parallelism: Parallelism,
 ) -> Result<(), KernelError> {
     let outputs = weight.len().checked_div(inputs).unwrap_or(0);
     let target = ViewMut::rows(out, outputs)?;
     let (x, weight) = (View::rows(x, inputs)?, View::rows(weight, inputs)?);
-    matmul(target, x, weight.transposed(), 1.0, mode, parallelism)?;
+    matmul(target, x, weight.transposed())?;
     match bias {
         Some(bias) => add_bias(out, bias),
         None => Ok(()),

@@ -73,30 +73,6 @@ pub fn affine_rows(
     Ok(())
 }
 
-/// Rows of scores to rows of probabilities, in place; `stride` is the distance of rows, of
-/// which the first `n` values are scores.
-///
-/// # Errors
-/// [`KernelError::Length`] unless the rows are whole and `1 <= n <= stride`.
-pub fn softmax_rows(x: &mut [f32], n: usize, stride: usize) -> Result<(), KernelError> {
-    struct Softmax<'a>(&'a mut [f32], usize, usize);
-    impl Kernel for Softmax<'_> {
-        type Output = ();
-        #[inline(always)]
-        fn run<const FMA: bool>(self) {
-            for row in self.0.chunks_exact_mut(self.2) {
-                let row = &mut row[..self.1];
-                let top = max(row);
-                let scale = 1.0 / map_sum(row, |s| exp_one::<FMA>(s - top));
-                row.iter_mut().for_each(|x| *x *= scale);
-            }
-        }
-    }
-    check_rows("softmax_rows", x, n, stride)?;
-    dispatch(Softmax(x, n, stride));
-    Ok(())
-}
-
 /// Rows of scores to rows of attention weights, in place, and 1/denominator of each row into
 /// `inverse`: the division is left for after the product with V.
 ///
@@ -215,36 +191,6 @@ fn power(s: f32, p: u32) -> f32 {
         left >>= 1;
     }
     product
-}
-
-/// Row i of the `cols` columns at `start` in rows `stride` apart, times `factors[i]`.
-///
-/// # Errors
-/// [`KernelError::Length`] if the columns reach beyond the stride or the rows beyond `x`.
-pub fn divide_rows(
-    x: &mut [f32],
-    start: usize,
-    cols: usize,
-    stride: usize,
-    factors: &[f32],
-) -> Result<(), KernelError> {
-    struct Divide<'a>(&'a mut [f32], usize, usize, usize, &'a [f32]);
-    impl Kernel for Divide<'_> {
-        type Output = ();
-        #[inline(always)]
-        fn run<const FMA: bool>(self) {
-            for (row, factor) in self.0.chunks_exact_mut(self.3).zip(self.4) {
-                row[self.1..self.1 + self.2].iter_mut().for_each(|x| *x *= factor);
-            }
-        }
-    }
-    let expected = factors.len() * stride;
-    if stride == 0 || start + cols > stride || x.len() != expected {
-        let (operation, operand, found) = ("divide_rows", "x", x.len());
-        return Err(KernelError::Length { operation, operand, found, expected });
-    }
-    dispatch(Divide(x, start, cols, stride, factors));
-    Ok(())
 }
 
 fn check_norm(

@@ -118,30 +118,12 @@ proptest! {
         }
     }
 
-    #[test]
-    fn softmax_rows_are_the_weights_divided(
-        scores in proptest::collection::vec(-30f32..30.0, 1..70), pad in 0usize..5,
-    ) {
-        let (n, stride) = (scores.len(), scores.len() + pad);
-        let mut x = vec![7.0; stride];
-        x[..n].copy_from_slice(&scores);
-        softmax_rows(&mut x, n, stride).unwrap();
-        let exact: Vec<f64> = scores.iter().map(|&s| f64::from(s)).collect();
-        let (weights, sum) = row_weights(HeadKind::Softmax, &exact, &vec![true; n]);
-        for (found, weight) in x.iter().zip(&weights) {
-            prop_assert!((f64::from(*found) - weight / sum).abs() <= 1e-6);
-        }
-        prop_assert!((x[..n].iter().sum::<f32>() - 1.0).abs() <= 1e-5);
-        prop_assert!(x[n..].iter().all(|&x| x == 7.0));
-    }
-
     /// Any strides that are accepted give the product; A and B may overlap themselves.
     #[test]
     fn products_agree_with_plain_loops(
         (batch, m, k, n) in (1usize..4, 0usize..9, 0usize..9, 0usize..9),
         (extra, swap) in (0usize..3, any::<bool>()),
         shared: bool,
-        accumulate: bool,
     ) {
         let value = |i: usize| ((i * 37 + 11) % 64) as f32 / 16.0 - 2.0;
         let a: Vec<f32> = (0..batch * (m + extra) * (k + extra) + 1).map(value).collect();
@@ -156,9 +138,8 @@ proptest! {
         let a_view = View::new(&a, (batch, a_strides.0), (m, a_strides.1), (k, 1)).unwrap();
         let b_batch = if shared { 1 } else { batch };
         let b_view = View::new(&b, (b_batch, b_strides.0), (k, b_strides.1), (n, 1)).unwrap();
-        let mode = if accumulate { Mode::Accumulate } else { Mode::Write };
         let target = ViewMut::new(&mut out, (batch, size), (m, rs), (n, cs)).unwrap();
-        matmul(target, a_view, b_view, 0.5, mode, Parallelism::None).unwrap();
+        matmul(target, a_view, b_view).unwrap();
 
         let mut wanted = before.clone();
         for (l, i, j) in (0..batch).flat_map(|l| (0..m).flat_map(move |i| (0..n).map(move |j| (l, i, j)))) {
@@ -166,7 +147,7 @@ proptest! {
                 .map(|c| a[l * a_strides.0 + i * a_strides.1 + c] * b[l * b_strides.0 + c * b_strides.1 + j])
                 .sum();
             let at = l * size + i * rs + j * cs;
-            wanted[at] = sum / 2.0 + if accumulate { before[at] } else { 0.0 };
+            wanted[at] = sum;
         }
         for (found, wanted) in out.iter().zip(&wanted) {
             prop_assert!((found - wanted).abs() <= 1e-4, "{:?} against {:?}", out, wanted);
@@ -206,27 +187,8 @@ fn rows_maps_do_what_they_say() {
     let mut x = [1.0, -2.0, 3.0, 4.0];
     add_bias(&mut x, &[10.0, 20.0]).unwrap();
     assert_eq!(x, [11.0, 18.0, 13.0, 24.0]);
-    quadratic_rows(&mut x, &[1.0, 0.0], &[0.0, 2.0]).unwrap();
-    assert_eq!(x, [121.0, 36.0, 169.0, 48.0]);
-    divide_rows(&mut x, 1, 1, 2, &[0.5, 0.25]).unwrap();
-    assert_eq!(x, [121.0, 18.0, 169.0, 12.0]);
-    let mut x = [-1.0, 0.0, 2.0];
-    relu(&mut x);
-    assert_eq!(x, [0.0, 0.0, 2.0]);
-    let mut x = [0.5, -1.0];
-    gelu_rows(&mut x, &[0.5, 0.0]).unwrap();
-    assert!((x[0] - 0.841_344_7).abs() < 1e-6 && (x[1] + 0.158_655_25).abs() < 1e-6);
     let mut out = [1.0; 2];
-    linear(
-        &mut out,
-        &[1.0, 2.0],
-        2,
-        &[1.0, 0.0, 0.0, 3.0],
-        Some(&[5.0, 0.0]),
-        Mode::Write,
-        Parallelism::None,
-    )
-    .unwrap();
+    linear(&mut out, &[1.0, 2.0], 2, &[1.0, 0.0, 0.0, 3.0], Some(&[5.0, 0.0])).unwrap();
     assert_eq!(out, [6.0, 6.0]);
 }
 
@@ -246,14 +208,11 @@ fn misfits_are_refused() {
     }
     let a = View::rows(&data, 4).unwrap();
     let target = ViewMut::rows(&mut out, 4).unwrap();
-    let error = matmul(target, a, a, 1.0, Mode::Write, Parallelism::None).unwrap_err();
+    let error = matmul(target, a, a).unwrap_err();
     assert!(matches!(error, KernelError::Shape { k_a: 4, k_b: 3, .. }));
     assert!(add_bias(&mut out, &[0.0; 5]).is_err());
     assert!(add_bias(&mut out, &[]).is_err());
-    assert!(softmax_rows(&mut out, 0, 3).is_err());
-    assert!(softmax_rows(&mut out, 3, 5).is_err());
     assert!(layer_norm_rows(&data, &[1.0; 4], &[1.0; 3], 0.0, &mut out).is_err());
-    assert!(divide_rows(&mut out, 3, 2, 4, &[1.0; 3]).is_err());
     let inverse = &mut [0.0; 2];
     assert!(
         weigh_rows(crate::build::kind(&HeadKind::Softmax), &mut out, 3, 4, None, inverse).is_err()
