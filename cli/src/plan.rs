@@ -9,7 +9,7 @@ use undertone_model::fixed;
 use undertone_model::float::{Float, Fused};
 use undertone_model::trace;
 
-use crate::render::{count, json, table};
+use crate::render::{bytes, count, json, table};
 use crate::worlds::WorldName;
 use crate::{Common, ModelFolder, Outcome};
 
@@ -148,8 +148,8 @@ fn print(options: &Options, plan: &Plan) {
         };
         let mut row = vec![
             w.world.to_owned(),
-            format!("{} B", count(w.weight_bytes as u64)),
-            w.scratch_bytes.map_or_else(|| "–".to_owned(), |b| format!("{} B", count(b as u64))),
+            bytes(w.weight_bytes as u64),
+            w.scratch_bytes.map_or_else(|| "–".to_owned(), |b| bytes(b as u64)),
             count(w.operations),
         ];
         row.extend(Op::ALL.iter().map(|op| of(op.name())));

@@ -33,16 +33,27 @@ pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A count with a unit prefix: 12.3 M.
+/// A count with a decimal prefix: 12.3 M.
 pub(crate) fn count(n: u64) -> String {
+    let (value, prefix) = scaled(n);
+    if prefix.is_empty() { format!("{n}") } else { format!("{value:.1} {prefix}") }
+}
+
+/// A size with a decimal prefix: 12.3 MB.
+pub(crate) fn bytes(n: u64) -> String {
+    let (value, prefix) = scaled(n);
+    if prefix.is_empty() { format!("{n} B") } else { format!("{value:.1} {prefix}B") }
+}
+
+fn scaled(n: u64) -> (f64, &'static str) {
     let mut value = n as f64;
-    for unit in ["", " k", " M", " G", " T"] {
-        if value < 1000.0 || unit == " T" {
-            return if unit.is_empty() { format!("{n}") } else { format!("{value:.1}{unit}") };
+    for prefix in ["", "k", "M", "G"] {
+        if value < 1000.0 {
+            return (value, prefix);
         }
         value /= 1000.0;
     }
-    n.to_string()
+    (value, "T")
 }
 
 /// The index of the greatest value; the first of equals.

@@ -220,7 +220,7 @@ pub fn matmul(out: ViewMut<'_>, a: View<'_>, b: View<'_>) -> Result<(), KernelEr
 }
 
 /// out = x·weightᵀ + bias for rows x `[rows, inputs]`, weight `[outputs, inputs]` and out
-/// `[rows, outputs]`; with [`Mode::Accumulate`] the result is added to what `out` holds.
+/// `[rows, outputs]`, which is overwritten.
 ///
 /// # Errors
 /// [`KernelError`] if lengths do not match.
