@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from undertone_train.config import Config, Layer
 from undertone_train.export import tensors
-from undertone_train.golden import read_model
 from undertone_train.model import BatchNorm, Encoder, initialise
+from undertone_train.read import read_model
 from undertone_train.recipes import MIXES, RECIPES, replace
 
 

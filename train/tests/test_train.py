@@ -13,7 +13,7 @@ from undertone_train import train
 from undertone_train.augment import Augment, augment, normalise
 from undertone_train.data import DataError, fashion_mnist, read_idx
 from undertone_train.export import export
-from undertone_train.golden import read_model
+from undertone_train.read import read_model
 from undertone_train.recipes import RECIPES, Recipe, replace
 from undertone_train.table import table
 from undertone_train.tasks import RecallTask, Sources

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from pathlib import Path
 
 import torch
 
-from .recipes import RECIPES, replace
+from .recipes import KINDS, RECIPES, Recipe, replace
 from .tasks import Sources
 from .train import Options, Trainer
 
@@ -31,6 +32,38 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--compile", action="store_true", help="fuse kernels with torch.compile")
     run.add_argument("--deadline", type=float, help="seconds for all recipes; resumable after")
     common(run)
+
+    find = commands.add_parser("search", help="choose each head's kind by its cost (MPCViT)")
+    find.add_argument(
+        "base", metavar="RECIPE", choices=sorted(RECIPES), help="the teacher, trained"
+    )
+    find.add_argument(
+        "--kinds",
+        default="scaling,relu",
+        help=f"the choices, cheapest first, of {', '.join(KINDS)} (default: scaling,relu)",
+    )
+    find.add_argument("--mu", default="", help="fractions of heads that keep the dear kind")
+    find.add_argument("--budget", default="", help="costs not to exceed, in the unit of --cost")
+    find.add_argument(
+        "--cost", help="figure of undertone plan --json, a path with dots: worlds.0.operations"
+    )
+    find.add_argument("--plan", default="", help="more arguments for undertone plan, in one string")
+    find.add_argument("--undertone", default="target/release/undertone", help="the program to ask")
+    find.add_argument("--search-epochs", type=int, default=10)
+    find.add_argument("--epochs", type=int, default=40, help="of each retraining")
+    find.add_argument("--weight", type=float, default=1e-2, help="of the blend's cost in the loss")
+    find.add_argument(
+        "--scratch", action="store_true", help="retrain from new weights, as published"
+    )
+    find.add_argument("--seed", type=int, default=0)
+    find.add_argument(
+        "--shipped", type=Path, default=Path("models"), help="where the teacher is, if not trained"
+    )
+    find.add_argument("--models", type=Path, help="export the found models into this folder")
+    find.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    find.add_argument("--compile", action="store_true", help="fuse kernels with torch.compile")
+    find.add_argument("--deadline", type=float, help="seconds; the same command goes on after")
+    common(find)
 
     listing = commands.add_parser("list", help="name every recipe")
     common(listing)
@@ -83,6 +116,69 @@ def _run(arguments: argparse.Namespace, sources: Sources) -> int:
     return 0 if finished else 1
 
 
+def _search(arguments: argparse.Namespace, sources: Sources, given: list[str]) -> int:
+    from .export import export
+    from .read import adopt
+    from .search import Plan, SearchError, Space, markdown, search
+
+    names = arguments.kinds.split(",")
+    unknown = [name for name in names if name not in KINDS]
+    if unknown:
+        print(f"kinds {unknown} are unknown; known: {', '.join(KINDS)}", file=sys.stderr)
+        return 2
+    base = RECIPES[arguments.base]
+    space = Space(base, tuple(KINDS[name] for name in names))
+    price = None
+    if arguments.cost:
+        data = sources.folders.get(base.task)
+        extra = shlex.split(arguments.plan)
+        price = Plan(
+            arguments.undertone, space, arguments.runs, data, extra, arguments.cost, known={}
+        )
+    if not (arguments.runs / base.name / "final.pt").exists():
+        shipped = arguments.shipped / base.name
+        if not shipped.exists():
+            print(
+                f"error: {base.name} is neither trained nor in {arguments.shipped}", file=sys.stderr
+            )
+            return 2
+        seed = adopt(base, arguments.runs, arguments.shipped)
+        print(f"the teacher is {shipped}, seed {seed}", file=sys.stderr)
+    began, seeds = time.monotonic(), [arguments.seed]
+
+    def train(recipe: Recipe) -> Trainer:
+        left = arguments.deadline and max(0.0, arguments.deadline - (time.monotonic() - began))
+        device = torch.device(arguments.device)
+        return Trainer(
+            recipe, seeds, sources, Options(arguments.runs, device, arguments.compile, left)
+        )
+
+    def numbers(text: str) -> list[float]:
+        return [float(part) for part in text.split(",") if part]
+
+    try:
+        front = search(
+            space,
+            train,
+            arguments.runs,
+            (arguments.search_epochs, arguments.epochs),
+            arguments.weight,
+            numbers(arguments.mu),
+            numbers(arguments.budget),
+            price,
+            shlex.join(["undertone-train", *given]),
+            arguments.scratch,
+        )
+    except SearchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for recipe, _ in front:
+        if arguments.models:
+            export(recipe, arguments.runs, arguments.models, arguments.seed)
+    print(markdown([found for _, found in front]))
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     arguments = _parser().parse_args(argv)
@@ -95,6 +191,8 @@ def main(argv: list[str] | None = None) -> int:
     match arguments.command:
         case "run":
             return _run(arguments, sources)
+        case "search":
+            return _search(arguments, sources, sys.argv[1:] if argv is None else argv)
         case "list":
             for recipe in RECIPES.values():
                 print(f"{recipe.name}: {recipe.task}, {recipe.epochs} epochs")

@@ -15,7 +15,7 @@ from .model import BatchNorm, Block, Encoder, LayerNorm, Linear
 from .recipes import Recipe
 from .transfer import load_matching
 
-_VIT = {
+VIT_NAMES = {
     "query": "attention.attention.query",
     "key": "attention.attention.key",
     "value": "attention.attention.value",
@@ -25,7 +25,7 @@ _VIT = {
     "up": "intermediate.dense",
     "down": "output.dense",
 }
-_BERT = _VIT | {
+BERT_NAMES = VIT_NAMES | {
     "query": "attention.self.query",
     "key": "attention.self.key",
     "value": "attention.self.value",
@@ -87,14 +87,14 @@ def tensors(model: Encoder, r: int) -> dict[str, Tensor]:
         out["vit.embeddings.position_embeddings"] = model.positions[r : r + 1]
         if config.class_token:
             out["vit.embeddings.cls_token"] = model.class_token[r : r + 1]
-        layers, names = "vit.encoder.layer", _VIT
+        layers, names = "vit.encoder.layer", VIT_NAMES
         _norm(out, "vit.layernorm", model.final_norm, r)
     else:
         out["embeddings.word_embeddings.weight"] = model.words[r]
         out["embeddings.position_embeddings.weight"] = model.positions[r]
         out["embeddings.token_type_embeddings.weight"] = model.token_types[r]
         _norm(out, "embeddings.LayerNorm", model.embedding_norm, r)
-        layers, names = "encoder.layer", _BERT
+        layers, names = "encoder.layer", BERT_NAMES
     for index, block in enumerate(model.blocks):
         assert isinstance(block, Block)
         _block(out, f"{layers}.{index}", names, block, r)
@@ -143,7 +143,8 @@ def export(recipe: Recipe, runs: Path, models: Path, seed: int) -> Path:
     report: dict[str, Any] = {
         "recipe": recipe.name,
         "seed": seed,
-        "command": f"undertone-train run {recipe.name} --seeds "
+        "command": recipe.made_by
+        or f"undertone-train run {recipe.name} --seeds "
         f"{','.join(map(str, head['seeds']))}{epochs_flag}{flag}",
         "parameters": head["parameters"],
         "epochs": head["epochs"],

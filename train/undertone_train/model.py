@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from .attention import Head, mixture, row_sum_penalty
 from .binary import KernelHash, SimHash, binary_weight, bivit, ecoformer, scaled_sign
+from .blend import Blend
 from .config import Config, Layer
 
 
@@ -136,8 +137,12 @@ class Aux:
 class Block(nn.Module):
     """One encoder layer."""
 
-    def __init__(self, config: Config, layer: Layer, replicas: int) -> None:
+    def __init__(
+        self, config: Config, layer: Layer, replicas: int, candidates: tuple[Head, ...] = ()
+    ) -> None:
         super().__init__()
+        if candidates:
+            self.blend = Blend(replicas, len(layer.heads), candidates)
         width, inner, eps = config.hidden_size, config.intermediate_size, config.layer_norm_eps
         self.layer, self.heads, self.post = layer, len(layer.heads), config.norm_position == "post"
         self.norm1 = norm(layer.norm, replicas, width, eps)
@@ -181,7 +186,9 @@ class Block(nn.Module):
     def attention(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         q, k, v = self.project(x)
         penalty: Tensor | None = None
-        if self.shared:
+        if hasattr(self, "blend"):
+            out = self.blend(q, k, v, mask)
+        elif self.shared:
             out = ecoformer(self.layer.heads[0], self.hash(q), v)
         elif self.kind == "bivit":
             scale = None
@@ -232,7 +239,7 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """Embedding, blocks, final norm (pre-norm only), pooling and classifier."""
 
-    def __init__(self, config: Config, replicas: int) -> None:
+    def __init__(self, config: Config, replicas: int, candidates: tuple[Head, ...] = ()) -> None:
         super().__init__()
         self.config, self.replicas = config, replicas
         width, eps = config.hidden_size, config.layer_norm_eps
@@ -252,10 +259,25 @@ class Encoder(nn.Module):
             self.embedding_norm = LayerNorm(replicas, width, eps)
         else:
             raise ValueError(f"model_type {config.model_type!r} is unknown; known: vit, bert")
-        self.blocks = nn.ModuleList(Block(config, layer, replicas) for layer in config.layers)
+        self.blocks = nn.ModuleList(
+            Block(config, layer, replicas, candidates) for layer in config.layers
+        )
         if config.norm_position == "pre":
             self.final_norm = norm(config.final_norm, replicas, width, eps)
         self.classifier = Linear(replicas, width, len(config.labels))
+
+    def blends(self) -> list[Blend]:
+        """The blends of a search, a layer each; empty otherwise."""
+        return [module for module in self.modules() if isinstance(module, Blend)]
+
+    def blend_cost(self) -> Tensor:
+        """Mean over layers of the blends' cost [R]: 0 if all heads are the cheapest candidate."""
+        return torch.stack([blend.cost() for blend in self.blends()]).mean(0)
+
+    def project_blends(self) -> None:
+        """Back onto the simplex after a step."""
+        for blend in self.blends():
+            blend.project()
 
     def embed(self, x: Tensor) -> Tensor:
         """Normalised images [R, B, C, H, W] or token ids [R, B, N] to tokens [R, B, N, D]."""

@@ -36,8 +36,16 @@ class Recipe:
     """Recipe whose trained weights this one starts from."""
     teacher: str | None = None
     """Recipe whose logits are distilled, half and half with the labels."""
+    label_share: float = 0.5
+    """With a teacher: how much of the classification loss is on labels, the rest on its logits."""
     token_weight: float = 0.0
     """Weight of the squared distance to the teacher's final tokens."""
+    candidates: tuple[Head, ...] = ()
+    """A search: every head is a blend of these, cheapest first (see ``search.py``)."""
+    blend_weight: float = 0.0
+    """A search: weight of the blend's mean share of each candidate times its rank in cost."""
+    made_by: str = ""
+    """The command that makes this recipe, where it is not ``undertone-train run``."""
     every: int = 10
     """Epochs between evaluations and checkpoints."""
 
@@ -54,6 +62,18 @@ POWER4 = Head("power", p=4, eps=1e-3)
 RELU = Head("relu_softmax", eps=1e-5)
 SCALING = Head("scaling")
 UNIFORM = Head("uniform")
+
+KINDS: dict[str, Head] = {
+    "softmax": SOFTMAX,
+    "power2": POWER2,
+    "power4": POWER4,
+    "relu": RELU,
+    "scaling": SCALING,
+    "two_quad": Head("two_quad", eps=1e-5),
+    "relu_squared": Head("relu_squared"),
+    "uniform": UNIFORM,
+}
+"""What a search chooses from, by short names."""
 
 MIXES: dict[str, tuple[Head, ...]] = {
     "softmax": (SOFTMAX,) * 4,
@@ -182,4 +202,4 @@ def _binary() -> list[Recipe]:
 
 RECIPES = _build()
 
-__all__ = ["CIFAR_LABELS", "MIXES", "RECIPES", "Recipe", "replace"]
+__all__ = ["CIFAR_LABELS", "KINDS", "MIXES", "RECIPES", "Recipe", "replace"]

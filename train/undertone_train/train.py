@@ -67,7 +67,7 @@ class Trainer:
         self.folder = options.out / recipe.name
         device = options.device
         self.task = sources.open(recipe, device)
-        self.model = Encoder(recipe.config, len(seeds))
+        self.model = Encoder(recipe.config, len(seeds), recipe.candidates)
         initialise(self.model, seeds)
         self.teacher: Encoder | None = None
         copied: set[str] = set()
@@ -111,7 +111,7 @@ class Trainer:
                 taught, seen = self.teacher(x)
                 target = torch.softmax(taught, -1)
             soft = -(target * torch.log_softmax(logits, -1)).sum(-1).mean(1)
-            loss = 0.5 * (loss + soft)
+            loss = self.recipe.label_share * loss + (1 - self.recipe.label_share) * soft
             if self.recipe.token_weight:
                 apart = (aux.tokens - seen.tokens).square().flatten(1).mean(1)
                 loss = loss + self.recipe.token_weight * apart
@@ -119,6 +119,8 @@ class Trainer:
             loss = loss + self.recipe.row_weight * aux.row_sums
         if self.recipe.activation_weight:
             loss = loss + self.recipe.activation_weight * aux.activations
+        if self.recipe.blend_weight:
+            loss = loss + self.recipe.blend_weight * self.model.blend_cost()
         return loss
 
     def _one_step(self, losses: Callable[[Tensor, Tensor], Tensor]) -> None:
@@ -127,6 +129,7 @@ class Trainer:
         second = self.second.index_select(0, within)[0]
         loss = losses(first, second)
         self.flat.step(loss.sum(), self.step)
+        self.model.project_blends()
         self.total_loss += loss.detach()
         self.step += 1
 
@@ -184,6 +187,10 @@ class Trainer:
             )
         self._restore(state)
         self.epoch = int(state["epoch"])
+
+    def accuracy(self) -> list[float]:
+        """Percent correct of each seed on the evaluation set, as the model is now."""
+        return evaluate(self.model, self.task)
 
     def log(self, entry: dict[str, Any]) -> None:
         """Appends one JSON line."""
