@@ -331,7 +331,7 @@ fn layer<W: Host + Multiply + Approximate, M: Menu<W>>(
         value,
         out,
         up: plain(w, Use::Up, &weights.up)?,
-        down: plain(w, Use::Down, &weights.down)?,
+        down: weights.down.as_ref().map(|down| plain(w, Use::Down, down)).transpose()?,
         norm1: norm(w, config.norm, &weights.attention_norm, c.norm_eps)?,
         norm2: norm(w, config.norm, &weights.mlp_norm, c.norm_eps)?,
         activation,

@@ -75,13 +75,14 @@ pub struct Layer<W: World> {
     pub out: W::Public,
     /// First feed-forward projection.
     pub up: W::Public,
-    /// Second feed-forward projection.
-    pub down: W::Public,
+    /// Second feed-forward projection; without it the activation's output is the block's
+    /// (MPCViT+, where a removed GELU lets both projections become one).
+    pub down: Option<W::Public>,
     /// The norm of the attention half.
     pub norm1: Norm<W>,
     /// The norm of the feed-forward half.
     pub norm2: Norm<W>,
-    /// The activation between the feed-forward projections.
+    /// The activation after the first feed-forward projection.
     pub activation: Activation<W>,
     /// Kinds of attention, adjacent heads together.
     pub groups: heapless::Vec<Group, MAX_GROUPS>,
@@ -271,14 +272,12 @@ impl<W: Multiply + Approximate> Layer<W> {
         let bound = |role| domains.bound(Site::layer(number, role));
         let [y] = w.scope(|w| {
             let hidden = w.matmul_public(x, &self.up, bound(Role::Hidden))?;
-            let active = M::activate(
-                w,
-                &self.activation,
-                hidden,
-                bound(Role::Hidden),
-                bound(Role::Activated),
-            )?;
-            Ok([w.matmul_public(&active, &self.down, bound(Role::Mlp))?])
+            let on = bound(if self.down.is_some() { Role::Activated } else { Role::Mlp });
+            let active = M::activate(w, &self.activation, hidden, bound(Role::Hidden), on)?;
+            Ok([match &self.down {
+                Some(down) => w.matmul_public(&active, down, bound(Role::Mlp))?,
+                None => active,
+            }])
         })?;
         Ok(y)
     }

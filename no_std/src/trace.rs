@@ -393,7 +393,7 @@ mod tests {
             value: w.operand(square),
             out: w.operand(square),
             up: w.operand(Shape::new(1, dim, 2 * dim)),
-            down: w.operand(Shape::new(1, 2 * dim, dim)),
+            down: Some(w.operand(Shape::new(1, 2 * dim, dim))),
             norm1: norm(w),
             norm2: norm(w),
             activation: Activation::Map(Function::Gelu),

@@ -100,6 +100,7 @@ pub fn random_config(r: &mut Random) -> Value {
             json!({
                 "heads": heads,
                 "norm": (["layer_norm", "affine"][pick(r, 2)]),
+                "mlp": (["full", "full", "fused"][pick(r, 3)]),
                 "activation": (["gelu", "relu", "quadratic", "identity"][pick(r, 4)]),
             })
         })

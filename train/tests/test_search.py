@@ -10,6 +10,7 @@ from undertone_train.attention import Head, attend
 from undertone_train.blend import Blend, simplex
 from undertone_train.cli import main
 from undertone_train.export import export
+from undertone_train.model import Encoder
 from undertone_train.read import adopt
 from undertone_train.recipes import KINDS, RECIPES, Recipe, replace
 from undertone_train.search import (
@@ -25,7 +26,8 @@ from undertone_train.search import (
     within,
 )
 from undertone_train.tasks import Sources
-from undertone_train.train import Options, Trainer
+from undertone_train.train import Options, Trainer, save
+from undertone_train.transfer import load_matching
 
 
 def test_the_simplex_is_reached_and_is_nearest() -> None:
@@ -129,7 +131,7 @@ def trainer(folder: Path, deadline: float | None = None):  # type: ignore[no-unt
 def run(folder: Path, base: Recipe, deadline: float | None = None) -> list[tuple[Recipe, Found]]:
     space = Space(base, (KINDS["scaling"], KINDS["relu"]))
     make = trainer(folder, deadline)
-    return search(space, make, folder, (2, 2), 0.1, [0.5], [5.0], rounds, "the command")
+    return search(space, make, folder, (2, 2), 0.1, [(0.5, 1.0)], [5.0], rounds, "the command")
 
 
 def test_a_search_from_end_to_end_resumes_and_repeats(tmp_path: Path, base: Recipe) -> None:
@@ -196,3 +198,43 @@ def test_the_command_names_what_it_lacks(
     assert "neither trained nor" in capsys.readouterr().err
     assert main(["search", base.name, "--kinds", "scaling,magic", *where]) == 2
     assert "'magic'" in capsys.readouterr().err
+
+
+def test_a_removed_gelu_leaves_one_matrix_that_computes_the_same(
+    tmp_path: Path, base: Recipe
+) -> None:
+    trainer(tmp_path)(base).run()
+    space = Space(base, (KINDS["scaling"], KINDS["relu"]), linearize=True)
+    searched = trainer(tmp_path)(space.search_recipe(1, 0.1))
+    searched.run()
+    model = searched.model.eval()
+    for blend in model.blends():
+        blend.project()
+    block = model.blocks[0]
+    block.linearize.beta.data.zero_()
+    block.blend.alpha.data.copy_(torch.tensor([[1.0, 0.0] * 4]))
+    save(
+        tmp_path / "recall-softmax-search" / "final.pt", {"model": model.state_dict(), "seeds": [0]}
+    )
+    recipe = space.retrain_recipe("fused", ((0, 0, 0, 0, 0),), 1, "", False)
+    alone = Encoder(recipe.config, 1)
+    load_matching(alone, tmp_path / "recall-softmax-search" / "final.pt", [0])
+    assert not hasattr(alone.blocks[0], "down") and alone.blocks[0].up.weight.shape == (1, 64, 64)
+    x, _ = base.recall.episodes(1, 8)
+    torch.testing.assert_close(
+        alone.eval()(x.unsqueeze(0))[0], model(x.unsqueeze(0))[0], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_removing_gelus_is_searched_and_named(tmp_path: Path, base: Recipe) -> None:
+    trainer(tmp_path)(base).run()
+    space = Space(base, (KINDS["scaling"], KINDS["relu"]), linearize=True)
+    make = trainer(tmp_path)
+    (_, none), (_, all_of_it) = search(
+        space, make, tmp_path, (1, 1), 0.1, [(0.5, 0.0), (0.5, 1.0)], [], None, ""
+    )
+    assert none.name.endswith("mu0.5-gelu0") and "+" not in none.kinds
+    assert all_of_it.kinds.endswith("+")
+    affine = RECIPES["vit-fmnist-he1"]
+    with pytest.raises(SearchError, match="no GELU"):
+        Space(affine, (KINDS["scaling"], KINDS["relu"]), linearize=True)

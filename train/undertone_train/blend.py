@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .attention import Head, attend
 
@@ -58,3 +61,29 @@ class Blend(nn.Module):
     def project(self) -> None:
         """Back onto the simplex after a step."""
         self.alpha.copy_(simplex(self.shares()).flatten(1))
+
+
+class Linearize(nn.Module):
+    """MPCViT+'s MLP, with or without its GELU: a share β in [0, 1], from 1, for the whole layer.
+
+    y = W₂(β·GELU(h) + (1 − β)·h), then β·y + (1 − β)·ReLU(y): where β is 0, W₂W₁ is one matrix.
+    """
+
+    def __init__(self, replicas: int) -> None:
+        super().__init__()
+        self.beta = nn.Parameter(torch.ones(replicas, 1))
+
+    def forward(self, h: Tensor, down: Callable[[Tensor], Tensor]) -> Tensor:
+        """``h`` [R, B, N, inner] to [R, B, N, D]."""
+        beta = self.beta.view(-1, 1, 1, 1)
+        y = down(beta * F.gelu(h) + (1 - beta) * h)
+        return beta * y + (1 - beta) * F.relu(y)
+
+    def cost(self) -> Tensor:
+        """β [R]."""
+        return self.beta[:, 0]
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Back to [0, 1] after a step."""
+        self.beta.clamp_(0, 1)

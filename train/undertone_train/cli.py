@@ -43,6 +43,10 @@ def _parser() -> argparse.ArgumentParser:
         help=f"the choices, cheapest first, of {', '.join(KINDS)} (default: scaling,relu)",
     )
     find.add_argument("--mu", default="", help="fractions of heads that keep the dear kind")
+    find.add_argument(
+        "--gelu",
+        help="MPCViT+: for each --mu the fraction of MLPs that keep GELU; the others are fused",
+    )
     find.add_argument("--budget", default="", help="costs not to exceed, in the unit of --cost")
     find.add_argument(
         "--cost", help="figure of undertone plan --json, a path with dots: worlds.0.operations"
@@ -127,7 +131,12 @@ def _search(arguments: argparse.Namespace, sources: Sources, given: list[str]) -
         print(f"kinds {unknown} are unknown; known: {', '.join(KINDS)}", file=sys.stderr)
         return 2
     base = RECIPES[arguments.base]
-    space = Space(base, tuple(KINDS[name] for name in names))
+    try:
+        kinds = tuple(KINDS[name] for name in names)
+        space = Space(base, kinds, arguments.gelu is not None)
+    except SearchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     price = None
     if arguments.cost:
         data = sources.folders.get(base.task)
@@ -156,6 +165,10 @@ def _search(arguments: argparse.Namespace, sources: Sources, given: list[str]) -
     def numbers(text: str) -> list[float]:
         return [float(part) for part in text.split(",") if part]
 
+    mus, kept = numbers(arguments.mu), numbers(arguments.gelu or "")
+    if kept and len(kept) != len(mus):
+        print(f"error: {len(kept)} values of --gelu for {len(mus)} of --mu", file=sys.stderr)
+        return 2
     try:
         front = search(
             space,
@@ -163,7 +176,7 @@ def _search(arguments: argparse.Namespace, sources: Sources, given: list[str]) -
             arguments.runs,
             (arguments.search_epochs, arguments.epochs),
             arguments.weight,
-            numbers(arguments.mu),
+            list(zip(mus, kept or [1.0] * len(mus), strict=True)),
             numbers(arguments.budget),
             price,
             shlex.join(["undertone-train", *given]),

@@ -17,6 +17,8 @@ class Layer:
     """"layer_norm", or "affine": trained as BatchNorm, folded on export."""
     activation: str = "gelu"
     """"gelu", "relu", "quadratic", "identity"; "sign": both inputs of the MLP's products are ±1."""
+    mlp: str = "full"
+    """"full", or "fused": the activation of one square product, MPCViT+'s MLP without GELU."""
     weights: str = "float"
     """"float", or "sign": one bit a weight with a scale a channel (see ``binary.py``)."""
 
@@ -118,6 +120,8 @@ class Config:
                 "norm": layer.norm,
                 "activation": layer.activation,
             }
+            if layer.mlp != "full":
+                entry["mlp"] = layer.mlp
             if layer.weights != "float":
                 entry["weights"] = layer.weights
             block["layers"].append(entry)

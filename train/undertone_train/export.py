@@ -53,6 +53,8 @@ def _linear(out: dict[str, Tensor], name: str, module: Linear, r: int) -> None:
 
 def _block(out: dict[str, Tensor], base: str, names: dict[str, str], block: Block, r: int) -> None:
     for own, theirs in names.items():
+        if own == "down" and block.layer.mlp == "fused":
+            continue
         module = getattr(block, "query" if own == "key" and block.shared else own)
         if isinstance(module, Linear):
             _linear(out, f"{base}.{theirs}", module, r)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from .attention import Head, mixture, row_sum_penalty
 from .binary import KernelHash, SimHash, binary_weight, bivit, ecoformer, scaled_sign
-from .blend import Blend
+from .blend import Blend, Linearize
 from .config import Config, Layer
 
 
@@ -138,12 +138,20 @@ class Block(nn.Module):
     """One encoder layer."""
 
     def __init__(
-        self, config: Config, layer: Layer, replicas: int, candidates: tuple[Head, ...] = ()
+        self,
+        config: Config,
+        layer: Layer,
+        replicas: int,
+        candidates: tuple[Head, ...] = (),
+        linearize: bool = False,
     ) -> None:
         super().__init__()
         if candidates:
             self.blend = Blend(replicas, len(layer.heads), candidates)
-        width, inner, eps = config.hidden_size, config.intermediate_size, config.layer_norm_eps
+        if linearize:
+            self.linearize = Linearize(replicas)
+        width, eps = config.hidden_size, config.layer_norm_eps
+        inner = config.intermediate_size if layer.mlp == "full" else width
         self.layer, self.heads, self.post = layer, len(layer.heads), config.norm_position == "post"
         self.norm1 = norm(layer.norm, replicas, width, eps)
         self.query = Linear(replicas, width, width, layer.weights)
@@ -155,7 +163,8 @@ class Block(nn.Module):
         self.out = Linear(replicas, width, width, layer.weights)
         self.norm2 = norm(layer.norm, replicas, width, eps)
         self.up = Linear(replicas, width, inner, layer.weights)
-        self.down = Linear(replicas, inner, width, layer.weights)
+        if layer.mlp == "full":
+            self.down = Linear(replicas, inner, width, layer.weights)
         if layer.activation == "quadratic":
             self.quadratic = Quadratic(replicas, inner)
         if self.shared:
@@ -207,6 +216,8 @@ class Block(nn.Module):
         if self.layer.activation == "sign":
             return self.down(scaled_sign(self.up(scaled_sign(x)))), None
         h, penalty = self.up(x), None
+        if hasattr(self, "linearize"):
+            return self.linearize(h, self.down), None
         match self.layer.activation:
             case "gelu":
                 h = F.gelu(h)
@@ -220,7 +231,7 @@ class Block(nn.Module):
                 pass
             case other:
                 raise ValueError(f"activation {other!r} is unknown")
-        return self.down(h), penalty
+        return (self.down(h) if self.layer.mlp == "full" else h), penalty
 
     def forward(
         self, x: Tensor, mask: Tensor | None
@@ -239,7 +250,13 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """Embedding, blocks, final norm (pre-norm only), pooling and classifier."""
 
-    def __init__(self, config: Config, replicas: int, candidates: tuple[Head, ...] = ()) -> None:
+    def __init__(
+        self,
+        config: Config,
+        replicas: int,
+        candidates: tuple[Head, ...] = (),
+        linearize: bool = False,
+    ) -> None:
         super().__init__()
         self.config, self.replicas = config, replicas
         width, eps = config.hidden_size, config.layer_norm_eps
@@ -260,18 +277,18 @@ class Encoder(nn.Module):
         else:
             raise ValueError(f"model_type {config.model_type!r} is unknown; known: vit, bert")
         self.blocks = nn.ModuleList(
-            Block(config, layer, replicas, candidates) for layer in config.layers
+            Block(config, layer, replicas, candidates, linearize) for layer in config.layers
         )
         if config.norm_position == "pre":
             self.final_norm = norm(config.final_norm, replicas, width, eps)
         self.classifier = Linear(replicas, width, len(config.labels))
 
-    def blends(self) -> list[Blend]:
-        """The blends of a search, a layer each; empty otherwise."""
-        return [module for module in self.modules() if isinstance(module, Blend)]
+    def blends(self) -> list[Blend | Linearize]:
+        """The blends of a search; empty otherwise."""
+        return [module for module in self.modules() if isinstance(module, Blend | Linearize)]
 
     def blend_cost(self) -> Tensor:
-        """Mean over layers of the blends' cost [R]: 0 if all heads are the cheapest candidate."""
+        """Mean of the blends' cost [R]: 0 if all heads are the cheapest candidate."""
         return torch.stack([blend.cost() for blend in self.blends()]).mean(0)
 
     def project_blends(self) -> None:

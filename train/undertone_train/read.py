@@ -27,6 +27,7 @@ def read_model(folder: Path) -> Encoder:
             tuple(Head.from_json(h) for h in layer["heads"]),
             layer["norm"],
             layer["activation"],
+            layer.get("mlp", "full"),
             layer.get("weights", "float"),
         )
         for layer in block["layers"]
@@ -105,6 +106,8 @@ def read_model(folder: Path) -> Encoder:
             if own == "key" and layer.shared:
                 for leaf in [n for n in found if n.startswith(f"{base}.{theirs}.")]:
                     del found[leaf]
+                continue
+            if own == "down" and layer.layer.mlp == "fused":
                 continue
             module = getattr(layer, own)
             (linear if isinstance(module, Linear) else norms)(module, f"{base}.{theirs}")

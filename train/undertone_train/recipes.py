@@ -42,6 +42,8 @@ class Recipe:
     """Weight of the squared distance to the teacher's final tokens."""
     candidates: tuple[Head, ...] = ()
     """A search: every head is a blend of these, cheapest first (see ``search.py``)."""
+    linearize: bool = False
+    """A search: every MLP is a blend of itself and of one without GELU."""
     blend_weight: float = 0.0
     """A search: weight of the blend's mean share of each candidate times its rank in cost."""
     made_by: str = ""

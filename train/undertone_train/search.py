@@ -26,7 +26,8 @@ from .recipes import RECIPES, Recipe, replace
 from .train import Trainer
 
 Assignment = tuple[tuple[int, ...], ...]
-"""The candidate's index of each head, a tuple a layer."""
+"""The candidate's index of each head, a tuple a layer; in a search that also removes GELUs a last
+entry, 1 where the layer keeps it."""
 Pricer = Callable[[Assignment], float]
 
 
@@ -40,18 +41,24 @@ class Space:
 
     base: Recipe
     candidates: tuple[Head, ...]
+    linearize: bool = False
+    """Whether MLPs may lose their GELU, and become one matrix, as in MPCViT+."""
+
+    def __post_init__(self) -> None:
+        for layer in self.base.config.layers:
+            if self.linearize and (layer.activation != "gelu" or layer.mlp != "full"):
+                raise SearchError(f"{self.base.name} has no GELU to remove: it uses {layer}")
 
     def config(self, assignment: Assignment) -> Config:
         """The base's shape with the assigned heads."""
-        layers = tuple(
-            replace(layer, heads=tuple(self.candidates[i] for i in row))
-            for layer, row in zip(self.base.config.layers, assignment, strict=True)
-        )
-        return replace(self.base.config, layers=layers)
-
-    def uniform(self, candidate: int) -> Assignment:
-        """Every head with one candidate."""
-        return tuple((candidate,) * len(layer.heads) for layer in self.base.config.layers)
+        layers = []
+        for layer, row in zip(self.base.config.layers, assignment, strict=True):
+            heads = tuple(self.candidates[i] for i in row[: len(layer.heads)])
+            layer = replace(layer, heads=heads)
+            if self.linearize and not row[-1]:
+                layer = replace(layer, mlp="fused", activation="relu")
+            layers.append(layer)
+        return replace(self.base.config, layers=tuple(layers))
 
     def search_recipe(self, epochs: int, weight: float) -> Recipe:
         """The blended model, started from the base and taught by it."""
@@ -59,6 +66,7 @@ class Space:
             self.base,
             name=f"{self.base.name}-search",
             candidates=self.candidates,
+            linearize=self.linearize,
             blend_weight=weight,
             epochs=epochs,
             start=self.base.name,
@@ -85,7 +93,7 @@ class Space:
 
 
 def top(shares: Tensor, mu: float) -> Assignment:
-    """The fraction ``mu`` of all heads, by their share of the last candidate, gets it.
+    """The fraction ``mu`` of all heads (or MLPs), by their share of the last candidate, gets it.
 
     ``shares`` is [layers, heads, 2]; equal shares are taken in order of layer and head.
     """
@@ -218,18 +226,25 @@ class Found:
     name: str
     assignment: Assignment
     kinds: str
-    """A row a layer, a letter a head: the candidates' first letters."""
+    """A row a layer, a letter a head: the candidates' first letters; + where GELU stays."""
     cost: float | None
     accuracy: float
 
 
 def letters(space: Space, assignment: Assignment) -> str:
     """The assignment as text."""
-    return " ".join("".join(space.candidates[i].kind[0] for i in row) for row in assignment)
+    heads = space.base.config.num_attention_heads
+    return " ".join(
+        "".join(space.candidates[i].kind[0] for i in row[:heads]) + "+" * any(row[heads:])
+        for row in assignment
+    )
 
 
 def shares_of(runs: Path, space: Space) -> Tensor:
-    """The first seed's shares [layers, heads, candidates] of a finished search."""
+    """The first seed's shares [layers, heads, candidates] of a finished search.
+
+    Where GELUs may go, their shares follow the heads': 1 − β and β.
+    """
     saved = torch.load(
         runs / f"{space.base.name}-search" / "final.pt", map_location="cpu", weights_only=True
     )
@@ -237,6 +252,12 @@ def shares_of(runs: Path, space: Space) -> Tensor:
         saved["model"][f"blocks.{i}.blend.alpha"][0].unflatten(0, (-1, len(space.candidates)))
         for i in range(len(space.base.config.layers))
     ]
+    if space.linearize:
+        for i, row in enumerate(rows):
+            beta = saved["model"][f"blocks.{i}.linearize.beta"][0]
+            last = torch.zeros(1, row.shape[1])
+            last[0, 0], last[0, 1] = 1 - beta[0], beta[0]
+            rows[i] = torch.cat([row, last])
     return torch.stack(rows)
 
 
@@ -246,13 +267,13 @@ def search(
     runs: Path,
     epochs: tuple[int, int],
     weight: float,
-    mus: Sequence[float],
+    mus: Sequence[tuple[float, float]],
     budgets: Sequence[float],
     price: Pricer | None,
     command: str,
     scratch: bool = False,
 ) -> list[tuple[Recipe, Found]]:
-    """The whole search; each part resumes where it was interrupted.
+    """The whole search; ``mus`` are the fractions of heads and of MLPs that stay dear. Each part resumes where it was interrupted.
 
     Returns the recipes and models, and leaves ``front.json`` beside the search's run.
     """
@@ -263,7 +284,14 @@ def search(
     if not train(space.search_recipe(epochs[0], weight)).run():
         raise SearchError("the search was interrupted: the same command goes on")
     shares = shares_of(runs, space)
-    chosen = {f"mu{mu:g}": top(shares, mu) for mu in mus}
+    heads = space.base.config.num_attention_heads
+    chosen: dict[str, Assignment] = {}
+    for mu, kept in mus:
+        rows = top(shares[:, :heads], mu)
+        if space.linearize:
+            last = top(shares[:, heads:, :2], kept)
+            rows = tuple(a + b for a, b in zip(rows, last, strict=True))
+        chosen[f"mu{mu:g}" + (f"-gelu{kept:g}" if space.linearize else "")] = rows
     for budget in budgets:
         assert price is not None
         chosen[f"budget{budget:g}"] = within(shares, budget, price)

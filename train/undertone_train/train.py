@@ -67,7 +67,7 @@ class Trainer:
         self.folder = options.out / recipe.name
         device = options.device
         self.task = sources.open(recipe, device)
-        self.model = Encoder(recipe.config, len(seeds), recipe.candidates)
+        self.model = Encoder(recipe.config, len(seeds), recipe.candidates, recipe.linearize)
         initialise(self.model, seeds)
         self.teacher: Encoder | None = None
         copied: set[str] = set()

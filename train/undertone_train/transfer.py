@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from .binary import KernelHash, fit_hash
 from .model import Block, Encoder, Linear
@@ -26,13 +27,26 @@ def load_matching(model: Encoder, path: Path, seeds: list[int]) -> set[str]:
     rows = [saved["seeds"].index(seed) for seed in seeds]
     own, copied = model.state_dict(), set()
     with torch.no_grad():
-        for name, tensor in saved["model"].items():
+        for name, tensor in fused(saved["model"], own).items():
             if name in own:
                 if own[name].shape[1:] != tensor.shape[1:]:
                     raise ValueError(f"{name}: {tuple(tensor.shape)} for {tuple(own[name].shape)}")
                 own[name].copy_(tensor[rows])
                 copied.add(name)
     return copied
+
+
+def fused(saved: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The saved tensors with W₂W₁ for both matrices where ``own`` has an MLP of one matrix."""
+    out = dict(saved)
+    for name in saved:
+        base, _, leaf = name.rpartition(".down.")
+        if leaf == "weight" and name not in own:
+            down, bias = out.pop(name), out.pop(f"{base}.down.bias")
+            up = out[f"{base}.up.bias"]
+            out[f"{base}.up.weight"] = down @ out[f"{base}.up.weight"]
+            out[f"{base}.up.bias"] = (down @ up.unsqueeze(-1)).squeeze(-1) + bias
+    return out
 
 
 @torch.no_grad()

@@ -128,6 +128,8 @@ pub struct Layer {
     pub heads: Vec<HeadKind>,
     /// The kind of both norms of the layer.
     pub norm: NormKind,
+    /// How many matrices the MLP has.
+    pub mlp: Mlp,
     /// The activation of the MLP.
     pub activation: Activation,
     /// Calibrated ranges of the layer's sites.
@@ -196,6 +198,18 @@ pub enum NormKind {
     LayerNorm,
     /// x·weight + bias: a folded batch norm.
     Affine,
+}
+
+/// The form of an MLP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mlp {
+    /// W₂·activation(W₁x + b₁) + b₂.
+    #[default]
+    Full,
+    /// activation(Wx + b) with one square W, which stands for the W₂W₁ that MPCViT+ fuses where
+    /// it removes the GELU between them (Zeng et al. 2023).
+    Fused,
 }
 
 /// The activation of an MLP.

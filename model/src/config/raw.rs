@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{
     Activation, BLOCK_VERSION, BertInput, Config, ConfigError, Domains, HeadKind, Input, Layer,
-    NormKind, NormPosition, Pooling, Task, VitInput,
+    Mlp, NormKind, NormPosition, Pooling, Task, VitInput,
 };
 
 /// Caps: larger than any published encoder, small enough that sizes multiply without overflow
@@ -61,6 +61,7 @@ struct RawBlock {
 struct RawLayer {
     heads: Option<Vec<RawHead>>,
     norm: Option<NormKind>,
+    mlp: Option<Mlp>,
     activation: Option<String>,
     #[serde(default)]
     domains: BTreeMap<String, [f64; 2]>,
@@ -155,6 +156,7 @@ pub(super) fn parse(json: &[u8], preprocessor: Option<&[u8]>) -> Result<Config, 
             Layer {
                 heads: vec![HeadKind::Softmax; heads],
                 norm: NormKind::LayerNorm,
+                mlp: Mlp::Full,
                 activation,
                 domains: Domains::new(),
             };
@@ -288,6 +290,7 @@ fn apply(config: &mut Config, block: RawBlock) -> Result<(), ConfigError> {
                     .collect::<Result<_, _>>()?;
             }
             layer.norm = raw.norm.unwrap_or(layer.norm);
+            layer.mlp = raw.mlp.unwrap_or(layer.mlp);
             if let Some(name) = raw.activation {
                 layer.activation = activation(&name)?;
             }

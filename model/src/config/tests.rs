@@ -17,7 +17,7 @@ fn vit() -> Value {
             "layers": [
                 {"heads": [{"kind": "softmax"}, {"kind": "power", "p": 4, "eps": 0.001},
                            {"kind": "relu_softmax"}, {"kind": "two_quad", "c": 5.0}],
-                 "norm": "affine", "activation": "quadratic", "domains": {"x": [-1.5, 2.0]}},
+                 "norm": "affine", "mlp": "fused", "activation": "quadratic", "domains": {"x": [-1.5, 2.0]}},
                 {"heads": [{"kind": "scaling"}, {"kind": "relu_squared"}, {"kind": "uniform"},
                            {"kind": "power", "p": 2, "mean": true}]}
             ]
@@ -64,6 +64,7 @@ fn reads_every_field_of_the_contract() {
     assert_eq!(first.heads[2], HeadKind::ReluSoftmax { eps: 1e-5 });
     assert_eq!(first.heads[3], HeadKind::TwoQuad { c: 5.0, eps: 1e-5 });
     assert_eq!((first.norm, first.activation), (NormKind::Affine, Activation::Quadratic));
+    assert_eq!((first.mlp, second.mlp), (Mlp::Fused, Mlp::Full));
     assert_eq!(first.domains["x"], (-1.5, 2.0));
     assert_eq!(second.heads[3], HeadKind::Power { p: 2, eps: 1e-3, mean: true });
     assert_eq!((second.norm, second.activation), (NormKind::LayerNorm, Activation::Gelu));

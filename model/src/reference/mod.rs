@@ -165,7 +165,10 @@ fn mlp(layer: &Layer, weights: &LayerWeights, x: &Matrix) -> Matrix {
         (Activation::Identity, _) => {}
         (Activation::Quadratic, None) => unreachable!("collected with the activation"),
     }
-    linear(&hidden, &weights.down)
+    match &weights.down {
+        Some(down) => linear(&hidden, down),
+        None => hidden,
+    }
 }
 
 /// x·weightᵀ + bias.

@@ -1,7 +1,7 @@
 //! Which tensor goes where, for each naming.
 
 use super::{Embeddings, EncoderWeights, LayerWeights, Linear, Norm, Quadratic};
-use crate::config::{Activation, Config, Input};
+use crate::config::{Activation, Config, Input, Mlp};
 
 /// Where tensors come from: a file, or a generator.
 pub(super) trait Source {
@@ -178,6 +178,10 @@ impl<S: Source> Collector<'_, S> {
         let mlp_norm = name(self.naming.mlp_norm);
         let (up, down) = (name(self.naming.up), name(self.naming.down));
         let quadratic = name(self.naming.quadratic);
+        let (inner, fused) = match self.config.layers[index].mlp {
+            Mlp::Full => (mlp_width, false),
+            Mlp::Fused => (width, true),
+        };
         let [query, key, value] = match &self.naming.qkv {
             Qkv::Split(names) => {
                 let [query, key, value] = names.map(name);
@@ -199,12 +203,12 @@ impl<S: Source> Collector<'_, S> {
             output: self.linear(&output, width, width, true)?,
             attention_norm: self.norm(&attention_norm)?,
             mlp_norm: self.norm(&mlp_norm)?,
-            up: self.linear(&up, mlp_width, width, true)?,
-            down: self.linear(&down, width, mlp_width, true)?,
+            up: self.linear(&up, inner, width, true)?,
+            down: if fused { None } else { Some(self.linear(&down, width, inner, true)?) },
             quadratic: match self.config.layers[index].activation {
                 Activation::Quadratic => Some(Quadratic {
-                    a: self.source.take(&format!("{quadratic}.a"), &[mlp_width])?,
-                    b: self.source.take(&format!("{quadratic}.b"), &[mlp_width])?,
+                    a: self.source.take(&format!("{quadratic}.a"), &[inner])?,
+                    b: self.source.take(&format!("{quadratic}.b"), &[inner])?,
                 }),
                 _ => None,
             },

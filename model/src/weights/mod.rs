@@ -79,7 +79,7 @@ pub struct LayerWeights {
     /// The first matrix of the MLP, `[mlp_width, width]`.
     pub up: Linear,
     /// The second matrix of the MLP, `[width, mlp_width]`.
-    pub down: Linear,
+    pub down: Option<Linear>,
     /// The coefficients of a quadratic activation.
     pub quadratic: Option<Quadratic>,
 }
@@ -160,9 +160,9 @@ impl EncoderWeights {
             }
         };
         let layers = self.layers.iter().map(|layer| {
-            let linears =
-                [&layer.query, &layer.key, &layer.value, &layer.output, &layer.up, &layer.down];
+            let linears = [&layer.query, &layer.key, &layer.value, &layer.output, &layer.up];
             linears.map(linear).iter().sum::<usize>()
+                + layer.down.as_ref().map_or(0, linear)
                 + norm(&layer.attention_norm)
                 + norm(&layer.mlp_norm)
                 + layer.quadratic.as_ref().map_or(0, |q| q.a.len() + q.b.len())
