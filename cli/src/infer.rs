@@ -42,9 +42,24 @@ pub(crate) struct Options {
 
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-enum Answer {
-    Class { input: String, class: usize, label: String, probability: f64, logits: Vec<f32> },
-    Embedding { input: String, embedding: Vec<f32> },
+pub(crate) enum Answer {
+    Class {
+        input: String,
+        class: usize,
+        label: String,
+        probability: f64,
+        logits: Vec<f32>,
+    },
+    /// The class alone.
+    Label {
+        input: String,
+        class: usize,
+        label: String,
+    },
+    Embedding {
+        input: String,
+        embedding: Vec<f32>,
+    },
 }
 
 #[derive(Debug, Serialize)]
@@ -58,10 +73,10 @@ struct Answers {
 }
 
 #[derive(Debug, Serialize)]
-struct Cosine {
-    a: usize,
-    b: usize,
-    cosine: f64,
+pub(crate) struct Cosine {
+    pub(crate) a: usize,
+    pub(crate) b: usize,
+    pub(crate) cosine: f64,
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
@@ -97,7 +112,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     if options.common.json {
         json(&answers)?
     } else {
-        print(options, &answers)
+        print(&options.common, &answers.answers, &answers.cosines)
     }
     Ok(Outcome::Good)
 }
@@ -131,6 +146,19 @@ fn answer(
         },
     };
     let output = output.with_context(|| input.clone())?;
+    interpret(model, input, output)
+}
+
+/// The name of a class.
+pub(crate) fn label(model: &Model, class: usize) -> String {
+    match &model.config.labels {
+        Some(labels) => labels.get(class).cloned().unwrap_or_default(),
+        None => class.to_string(),
+    }
+}
+
+/// What an encoder's output says.
+pub(crate) fn interpret(model: &Model, input: String, output: Vec<f32>) -> anyhow::Result<Answer> {
     if let Some(classifier) = &model.weights.classifier {
         if output.len() != classifier.outputs {
             bail!("the model classifies every token (pooling `none`): infer gives one class");
@@ -138,10 +166,7 @@ fn answer(
         let class = argmax(&output);
         let max = output[class];
         let total: f64 = output.iter().map(|x| f64::from(x - max).exp()).sum();
-        let label = match &model.config.labels {
-            Some(labels) => labels.get(class).cloned().unwrap_or_default(),
-            None => class.to_string(),
-        };
+        let label = label(model, class);
         return Ok(Answer::Class { input, class, label, probability: 1.0 / total, logits: output });
     }
     // A sentence's embedding: the mean over its tokens, normalised (sentence-transformers).
@@ -155,7 +180,7 @@ fn answer(
     Ok(Answer::Embedding { input, embedding })
 }
 
-fn cosines(answers: &[Answer]) -> Vec<Cosine> {
+pub(crate) fn cosines(answers: &[Answer]) -> Vec<Cosine> {
     let mut out = Vec::new();
     for (a, first) in answers.iter().enumerate() {
         for (b, second) in answers.iter().enumerate().skip(a + 1) {
@@ -172,33 +197,26 @@ fn cosines(answers: &[Answer]) -> Vec<Cosine> {
     out
 }
 
-fn print(options: &Options, answers: &Answers) {
+pub(crate) fn print(common: &Common, answers: &[Answer], cosines: &[Cosine]) {
     let mut classes = Vec::new();
-    for (number, answer) in answers.answers.iter().enumerate() {
+    for (number, answer) in answers.iter().enumerate() {
         match answer {
             Answer::Class { input, label, probability, .. } => {
-                classes.push(vec![
-                    input.clone(),
-                    label.clone(),
-                    format!("{:.1} %", 100.0 * probability),
-                ]);
+                let probability = format!("{:.1} %", 100.0 * probability);
+                classes.push(vec![input.clone(), label.clone(), probability]);
+            }
+            Answer::Label { input, label, .. } => {
+                classes.push(vec![input.clone(), label.clone(), "–".to_owned()]);
             }
             Answer::Embedding { input, .. } => println!("[{number}] {input}"),
         }
     }
     if !classes.is_empty() {
-        println!("{}", table(&options.common, &["input", "class", "probability"], 2, classes));
+        println!("{}", table(common, &["input", "class", "probability"], 2, classes));
     }
-    if !answers.cosines.is_empty() {
+    if !cosines.is_empty() {
         let row = |c: &Cosine| vec![c.a.to_string(), c.b.to_string(), format!("{:.5}", c.cosine)];
-        println!(
-            "{}",
-            table(
-                &options.common,
-                &["a", "b", "cosine"],
-                0,
-                answers.cosines.iter().map(row).collect()
-            )
-        );
+        let rows = cosines.iter().map(row).collect();
+        println!("{}", table(common, &["a", "b", "cosine"], 0, rows));
     }
 }

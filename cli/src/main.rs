@@ -10,8 +10,12 @@ mod calibrate;
 mod compare;
 mod examples;
 mod infer;
+mod party;
+mod party_client;
 mod plan;
+mod plan_mpc;
 mod render;
+mod shape;
 mod worlds;
 
 /// One trained transformer, run where it must not be seen or has no room.
@@ -36,6 +40,10 @@ enum Command {
     Infer(infer::Options),
     /// Measure the range of every site on training data and store it in the model's config.json.
     Calibrate(calibrate::Options),
+    /// Infer between two processes: a client with the input, a server with the weights.
+    Party(party::Options),
+    /// Make a model folder with random weights, for costs: a published shape, any kind a head.
+    Shape(shape::Options),
     /// Time a model in each world, one thread.
     Bench(bench::Options),
 }
@@ -95,6 +103,8 @@ fn main() -> ExitCode {
         Command::Plan(options) => plan::run(&options),
         Command::Infer(options) => infer::run(&options),
         Command::Calibrate(options) => calibrate::run(&options),
+        Command::Party(options) => party::run(&options),
+        Command::Shape(options) => shape::run(&options),
         Command::Bench(options) => bench::run(&options),
     };
     match result {

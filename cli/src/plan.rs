@@ -11,21 +11,41 @@ use undertone_model::trace;
 
 use crate::render::{bytes, count, json, table};
 use crate::worlds::WorldName;
-use crate::{Common, ModelFolder, Outcome};
+use crate::{Common, ModelFolder, Outcome, plan_mpc};
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
     #[command(flatten)]
     folder: ModelFolder,
-    /// Only this world.
+    /// Only this world; `mpc` is planned for two parties, and only when named.
     #[arg(long)]
-    world: Option<WorldName>,
+    world: Option<Place>,
     /// Number of tokens, for models that read text. By default the longest sequence of the
     /// model's task, or its positions.
     #[arg(long, value_name = "N")]
     tokens: Option<usize>,
     #[command(flatten)]
+    two_parties: plan_mpc::TwoParties,
+    #[command(flatten)]
     common: Common,
+}
+
+/// Where a model can be planned for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Place {
+    /// 32-bit floating point.
+    Float,
+    /// 16-bit fixed point.
+    Fixed,
+    /// Secret-shared between a client and a server.
+    Mpc,
+}
+
+impl Place {
+    /// Whether a world of this process is meant.
+    fn is(self, world: WorldName) -> bool {
+        matches!((self, world), (Self::Float, WorldName::Float) | (Self::Fixed, WorldName::Fixed))
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -57,6 +77,17 @@ struct Cell {
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
+    if options.world == Some(Place::Mpc) {
+        return plan_mpc::run(
+            &options.folder,
+            options.tokens,
+            &options.two_parties,
+            &options.common,
+        );
+    }
+    if options.two_parties.given() {
+        bail!("--network, --argmax and --inputs belong to --world mpc");
+    }
     let model = options.folder.load()?;
     let tokens = options.tokens.unwrap_or_else(|| model.task_tokens());
     if model.config.vit().is_some() && tokens != model.tokens() {
@@ -70,7 +101,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     let parameters = model.weights.parameters();
     let mut worlds = Vec::new();
     for world in WorldName::ALL {
-        if options.world.is_some_and(|w| w != world) {
+        if options.world.is_some_and(|w| !w.is(world)) {
             continue;
         }
         worlds.push(match world {

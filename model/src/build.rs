@@ -48,6 +48,18 @@ impl Model {
         Ok(Self { config, weights, calibration })
     }
 
+    /// A text model of which only the embedding table is known, from the file that
+    /// [`EncoderWeights::write_embeddings`] makes; all other weights are random. For a client, who
+    /// embeds its text and has no weights.
+    ///
+    /// # Errors
+    /// What is wrong with the file or the configuration's domains.
+    pub fn with_embeddings(config: Config, path: &Path) -> Result<Self, ModelError> {
+        let weights = EncoderWeights::load_embeddings(path, &config)?;
+        let calibration = Calibration::from_config(&config)?;
+        Ok(Self { config, weights, calibration })
+    }
+
     /// Number of tokens of an image.
     #[must_use]
     pub fn tokens(&self) -> usize {

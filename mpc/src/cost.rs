@@ -51,9 +51,34 @@ impl Cost {
     }
 }
 
+/// Local work of one party, in units whose speed a machine [measures](crate::Rates).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Hashes of the trees behind comparisons and tables.
+    pub hashes: u64,
+    /// Multiply-adds modulo 2^64 of matrix products and tables.
+    pub products: u64,
+    /// Words of masks and relations that are expanded and multiplied in.
+    pub words: u64,
+}
+
+impl Work {
+    /// One after the other.
+    #[must_use]
+    pub fn plus(self, o: Self) -> Self {
+        Self {
+            hashes: self.hashes + o.hashes,
+            products: self.products + o.products,
+            words: self.words + o.words,
+        }
+    }
+}
+
 /// Costs by named phase.
 #[derive(Clone, Debug)]
 pub struct Meter {
+    /// The work of each phase, at its place in `phases`.
+    works: Vec<Work>,
     phases: Vec<(String, Cost)>,
     current: usize,
     total: Cost,
@@ -61,7 +86,8 @@ pub struct Meter {
 
 impl Default for Meter {
     fn default() -> Self {
-        Self { phases: vec![("start".into(), Cost::default())], current: 0, total: Cost::default() }
+        let phases = vec![("start".into(), Cost::default())];
+        Self { works: vec![Work::default()], phases, current: 0, total: Cost::default() }
     }
 }
 
@@ -72,9 +98,16 @@ impl Meter {
             Some(found) => found,
             None => {
                 self.phases.push((name.into(), Cost::default()));
+                self.works.push(Work::default());
                 self.phases.len() - 1
             }
         };
+    }
+
+    /// The phase that is counted now.
+    #[must_use]
+    pub fn current(&self) -> &str {
+        &self.phases[self.current].0
     }
 
     /// The whole program so far.
@@ -86,6 +119,17 @@ impl Meter {
     /// Phases in the order of their first appearance, without empty ones.
     pub fn phases(&self) -> impl Iterator<Item = (&str, &Cost)> {
         self.phases.iter().filter(|(_, c)| *c != Cost::default()).map(|(n, c)| (n.as_str(), c))
+    }
+
+    /// Phases with their costs and their work.
+    pub fn works(&self) -> impl Iterator<Item = (&str, &Cost, &Work)> {
+        let all = self.phases.iter().zip(&self.works);
+        all.filter(|((_, c), _)| *c != Cost::default()).map(|((n, c), w)| (n.as_str(), c, w))
+    }
+
+    pub(crate) fn work(&mut self, work: Work) {
+        let own = &mut self.works[self.current];
+        *own = own.plus(work);
     }
 
     pub(crate) fn add(&mut self, cost: Cost) {
@@ -111,7 +155,8 @@ impl Meter {
         let back = self.current;
         let names: Vec<String> = a.phases.iter().chain(&b.phases).map(|(n, _)| n.clone()).collect();
         let of = |m: &Self, name: &str| {
-            m.phases.iter().find(|(n, _)| n == name).map_or(Cost::default(), |(_, c)| *c)
+            let at = m.phases.iter().position(|(n, _)| n == name);
+            at.map_or_else(Default::default, |at| (m.phases[at].1, m.works[at]))
         };
         for (i, name) in names.iter().enumerate() {
             if names[..i].contains(name) {
@@ -119,7 +164,9 @@ impl Meter {
             }
             self.phase(name);
             let (_, phase) = &mut self.phases[self.current];
-            *phase = phase.then(of(a, name).beside(of(b, name)));
+            let ((a, first), (b, second)) = (of(a, name), of(b, name));
+            *phase = phase.then(a.beside(b));
+            self.work(first.plus(second));
         }
         self.current = back;
     }

@@ -124,6 +124,9 @@ pub enum Error {
     /// Certificates or the TLS handshake.
     #[error("TLS: {0}; both parties need certificates of the same authority")]
     Tls(String),
+    /// A model folder that cannot be read.
+    #[error(transparent)]
+    Model(#[from] undertone_model::ModelError),
     /// The core's error: shapes, parameters, operators that this world does not offer.
     #[error("{0}")]
     Fault(undertone_core::Fault),

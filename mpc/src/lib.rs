@@ -34,13 +34,16 @@ pub mod cost;
 pub mod dcf;
 mod error;
 mod mpc;
+pub mod party;
 pub mod preprocess;
 mod prg;
 pub mod protocol;
+mod rates;
 pub mod ring;
 mod world;
 
-pub use cost::{Cost, Meter};
+pub use cost::{Cost, Meter, Work};
 pub use error::{Error, Result};
 pub use mpc::{Format, Local, Mpc, Plan, Report, Shared, Wire, run_locally, run_over};
+pub use rates::Rates;
 pub use world::{Fused, Held, Secret};

@@ -1,11 +1,11 @@
 //! The engine: one program, run as plan, as dealer or as party.
 
 use crate::channel::{Greeting, Limits, Link, memory};
-use crate::cost::{Cost, Meter};
+use crate::cost::{Cost, Meter, Work};
 use crate::dcf::{ComparisonKeys, PointKeys};
 use crate::preprocess::{
     BRANCH, Blank, Factor, Lane, Preprocess, Section, Store, comparison_len, deal_in_memory,
-    point_len, relation_len,
+    point_len, receive_streamed, relation_len,
 };
 use crate::ring::{Product, low};
 use crate::{Error, Result};
@@ -107,6 +107,10 @@ pub struct Mpc {
     meter: Meter,
     /// The branch: 1 at the root, 2p and 2p + 1 below p. Also the stream of its frames.
     path: u64,
+    /// The encoder layer that phases are named after, once there is one.
+    pub(crate) layer: Option<u32>,
+    /// Whether a chunk ends before the next correlation.
+    pub(crate) due: bool,
 }
 
 /// What a program will cost.
@@ -141,6 +145,11 @@ impl Plan {
     /// Cost by phase, in order of first appearance.
     pub fn phases(&self) -> impl Iterator<Item = (&str, &Cost)> {
         self.meter.phases()
+    }
+
+    /// Cost and local work by phase.
+    pub fn works(&self) -> impl Iterator<Item = (&str, &Cost, &Work)> {
+        self.meter.works()
     }
 
     /// What the parties compare before they start: label, format and every counted quantity.
@@ -191,7 +200,7 @@ impl Mpc {
         online: Option<(usize, Arc<dyn Link>)>,
     ) -> Self {
         let online = online.map(|(party, link)| Online { party, link });
-        Self { format, prep, online, meter: Meter::default(), path: 1 }
+        Self { format, prep, online, meter: Meter::default(), path: 1, layer: None, due: false }
     }
 
     /// A party with correlations in memory, which were dealt for exactly this program.
@@ -242,6 +251,30 @@ impl Mpc {
         }
     }
 
+    /// A party whose correlations the dealer sends while the run goes on; `session` names the run
+    /// to peer and dealer alike.
+    ///
+    /// # Errors
+    /// [`Error::Handshake`] where peer or dealer has another version, session or program.
+    pub fn connect_streamed(
+        plan: &Plan,
+        party: usize,
+        session: [u8; 16],
+        dealer: Arc<dyn Link>,
+        link: Arc<dyn Link>,
+    ) -> Result<Self> {
+        let program = plan.digest();
+        let greeting = Greeting { party: party as u32, session, program, section: 0 };
+        let section = greeting.exchange(&*link);
+        match section.and_then(|_| receive_streamed(dealer, party, program)) {
+            Ok(section) => Ok(Self::with_section(plan.format, section, link)),
+            Err(error) => {
+                link.close();
+                Err(error)
+            }
+        }
+    }
+
     /// The party, in a run.
     #[must_use]
     pub fn party(&self) -> Option<usize> {
@@ -260,6 +293,19 @@ impl Mpc {
         &self.meter
     }
 
+    /// A place, outside branches, at which a streamed run fetches the correlations of what follows.
+    /// Elsewhere it does nothing.
+    ///
+    /// # Errors
+    /// The channel's, and correlations left over: the dealer ran another program.
+    pub fn chunk(&mut self) -> Result<()> {
+        if self.path != 1 {
+            let reason = "inside a branch: chunks end where nothing overlaps".into();
+            return Err(Error::Unsupported { operation: "chunk", reason });
+        }
+        self.prep.chunk()
+    }
+
     /// Names what follows in plans and reports.
     pub fn phase(&mut self, name: &str) {
         self.meter.phase(name);
@@ -273,7 +319,8 @@ impl Mpc {
     #[cfg(test)]
     pub(crate) fn with_source(&self, prep: Box<dyn Preprocess>) -> Self {
         let online = self.online.clone();
-        Self { format: self.format, prep, online, meter: Meter::default(), path: self.path }
+        let (format, path, layer) = (self.format, self.path, self.layer);
+        Self { format, prep, online, meter: Meter::default(), path, layer, due: false }
     }
 
     pub(crate) fn path(&self) -> u64 {
@@ -347,6 +394,8 @@ impl Mpc {
             online: self.online.clone(),
             meter: self.meter.fork(),
             path: 2 * self.path + side,
+            layer: self.layer,
+            due: false,
         })
     }
 
@@ -405,6 +454,9 @@ impl Mpc {
         len: [u64; 2],
         ask: impl FnOnce(&mut dyn Preprocess) -> Result<T>,
     ) -> Result<T> {
+        if std::mem::take(&mut self.due) && self.path == 1 {
+            self.prep.chunk()?;
+        }
         let before = self.prep.consumed();
         let result = ask(&mut *self.prep)?;
         let mut preprocessing = len;
@@ -416,19 +468,29 @@ impl Mpc {
     }
 
     pub(crate) fn uniform(&mut self, n: usize, bits: u32) -> Result<Lane> {
+        self.work(Work { words: n as u64, ..Work::default() });
         self.prep.uniform(n, bits)
     }
 
     pub(crate) fn private(&mut self, owner: usize, n: usize, bits: u32) -> Result<Lane> {
+        self.work(Work { words: n as u64, ..Work::default() });
         self.prep.private(owner, n, bits)
     }
 
+    pub(crate) fn work(&mut self, work: Work) {
+        self.meter.work(work);
+    }
+
     pub(crate) fn relation(&mut self, f: &[Factor<'_>], n: usize, bits: u32) -> Result<Lane> {
+        self.work(Work { words: n as u64, ..Work::default() });
         self.counted(relation_len(n, bits), |prep| prep.relation(f, n, bits))
     }
 
     pub(crate) fn mask_product(&mut self, of: &Product, a: &Wire, b: &Wire) -> Result<Lane> {
         let bits = a.bits.min(b.bits);
+        // Each party multiplies twice.
+        let products = 2 * (of.batch * of.n * of.k * of.m) as u64;
+        self.work(Work { products, words: of.len() as u64, ..Work::default() });
         self.counted(relation_len(of.len(), bits), |prep| {
             prep.product(of, a.mask.as_deref(), b.mask.as_deref(), bits)
         })
@@ -443,6 +505,8 @@ impl Mpc {
         // The dealer compares with the mask's low bits only.
         let cut: Lane = mask.map(|m| m.iter().map(|r| r & low(levels)).collect());
         let cut = Zeroizing::new(cut);
+        // Evaluated once at least.
+        self.work(Work { hashes: (n * levels as usize) as u64, ..Work::default() });
         self.counted(comparison_len(n, levels), |prep| prep.comparison(cut.as_deref(), n, levels))
     }
 

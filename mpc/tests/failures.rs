@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use undertone_core::Shape;
-use undertone_mpc::channel::tls::{Authority, Listener, connect};
+use undertone_mpc::channel::tls::{Authority, Listener, Role, connect};
 use undertone_mpc::channel::{Greeting, Limits, Link, VERSION, memory};
 use undertone_mpc::preprocess::{Store, deal};
 use undertone_mpc::{Error, Format, Mpc, Plan, Result, run_over};
@@ -240,7 +240,8 @@ fn mutual_tls_over_sockets() {
     let folder = tempfile::tempdir().unwrap();
     let (plan, [a, b]) = dealt(folder.path(), 1);
     let authority = Authority::new().unwrap();
-    let (client, server) = (authority.issue(0).unwrap(), authority.issue(1).unwrap());
+    let (client, server) =
+        (authority.issue(Role::Client).unwrap(), authority.issue(Role::Server).unwrap());
     let any = "127.0.0.1:0".parse().unwrap();
     let listener = Listener::bind(any, &server, limits(10_000)).unwrap();
     let address = listener.address().unwrap();
@@ -250,7 +251,7 @@ fn mutual_tls_over_sockets() {
         program(&mut mpc)?;
         Ok::<_, Error>((plan, mpc.into_report().unwrap()))
     });
-    let link = connect(address, &client, limits(10_000)).unwrap();
+    let link = connect(address, Role::Server, &client, limits(10_000)).unwrap();
     let plan = Plan::of("relu", Format::default(), program).unwrap();
     let mut mpc = Mpc::connect(&plan, &mut Store::open(&a).unwrap(), Arc::new(link)).unwrap();
     let shown = program(&mut mpc).unwrap().unwrap();
@@ -264,10 +265,11 @@ fn mutual_tls_over_sockets() {
 fn strangers_do_not_get_in() {
     let (ours, theirs) = (Authority::new().unwrap(), Authority::new().unwrap());
     let any = "127.0.0.1:0".parse().unwrap();
-    let listener = Listener::bind(any, &ours.issue(1).unwrap(), limits(3000)).unwrap();
+    let listener = Listener::bind(any, &ours.issue(Role::Server).unwrap(), limits(3000)).unwrap();
     let address = listener.address().unwrap();
     let serving = std::thread::spawn(move || listener.accept().err());
-    let stranger = connect(address, &theirs.issue(0).unwrap(), limits(3000)).err();
+    let stranger =
+        connect(address, Role::Server, &theirs.issue(Role::Client).unwrap(), limits(3000)).err();
     assert!(matches!(stranger, Some(Error::Tls(_))));
     assert!(matches!(serving.join().unwrap(), Some(Error::Tls(_))));
 }
@@ -276,10 +278,13 @@ fn strangers_do_not_get_in() {
 fn a_dead_socket_is_closed_and_a_silent_one_times_out() {
     let authority = Authority::new().unwrap();
     let any = "127.0.0.1:0".parse().unwrap();
-    let listener = Listener::bind(any, &authority.issue(1).unwrap(), limits(500)).unwrap();
+    let listener =
+        Listener::bind(any, &authority.issue(Role::Server).unwrap(), limits(500)).unwrap();
     let address = listener.address().unwrap();
     let serving = std::thread::spawn(move || listener.accept().unwrap());
-    let client = connect(address, &authority.issue(0).unwrap(), limits(500)).unwrap();
+    let client =
+        connect(address, Role::Server, &authority.issue(Role::Client).unwrap(), limits(500))
+            .unwrap();
     let server = serving.join().unwrap();
     let start = Instant::now();
     assert!(matches!(client.receive(1, 1), Err(Error::Timeout { .. })));

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use crate::config::Config;
 
 mod collect;
+mod embeddings;
 mod error;
 mod file;
 mod random;
@@ -145,6 +146,15 @@ impl EncoderWeights {
     /// of their input, norms stay near the identity. The same seed gives the same weights.
     pub fn random(config: &Config, seed: u64) -> Self {
         random::random(config, seed)
+    }
+
+    /// Writes the weights of [`random`](Self::random) as safetensors in f32, under the names that
+    /// [`load`](Self::load) reads.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn write_random(config: &Config, seed: u64, path: &Path) -> std::io::Result<()> {
+        random::write(config, seed, path)
     }
 
     /// Number of parameters.

@@ -1,6 +1,10 @@
 //! Weights from a seed.
 
 use std::convert::Infallible;
+use std::path::Path;
+
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 
 use super::EncoderWeights;
 use super::collect::{Source, collect};
@@ -9,14 +13,51 @@ use crate::tasks::SplitMix64;
 
 /// The class count of a random model whose configuration names no classes: none.
 pub(super) fn random(config: &Config, seed: u64) -> EncoderWeights {
-    let mut source = Random(SplitMix64::new(seed));
+    let mut source = Random::new(seed);
     let Ok(weights) = collect(&mut source, config);
     weights
 }
 
-struct Random(SplitMix64);
+/// Draws the weights and stores each tensor as it comes.
+pub(super) fn write(config: &Config, seed: u64, path: &Path) -> std::io::Result<()> {
+    let mut source = Kept { random: Random::new(seed), tensors: Vec::new() };
+    let Ok(_) = collect(&mut source, config);
+    let mut views = Vec::with_capacity(source.tensors.len());
+    for (name, shape, bytes) in &source.tensors {
+        let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
+        views.push((name, view.map_err(std::io::Error::other)?));
+    }
+    safetensors::serialize_to_file(views, None, path).map_err(std::io::Error::other)
+}
+
+/// Random tensors, kept under their names.
+struct Kept {
+    random: Random,
+    tensors: Vec<(String, Vec<usize>, Vec<u8>)>,
+}
+
+impl Source for Kept {
+    type Error = Infallible;
+
+    fn shape(&self, _: &str) -> Option<&[usize]> {
+        None
+    }
+
+    fn take(&mut self, name: &str, wanted: &[usize]) -> Result<Vec<f32>, Infallible> {
+        let values = self.random.take(name, wanted)?;
+        let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.tensors.push((name.to_owned(), wanted.to_vec(), bytes));
+        Ok(values)
+    }
+}
+
+pub(super) struct Random(SplitMix64);
 
 impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(SplitMix64::new(seed))
+    }
+
     /// Uniform in −1…1.
     fn next(&mut self) -> f32 {
         // 24 bits fill the mantissa of an f32 exactly.

@@ -1,25 +1,9 @@
 //! Both parties in one process, at once or as if a network lay between them.
 
-use super::{Frame, Inbox, Limits, Link, Numbers};
+use super::network::Pace;
+use super::{Frame, Inbox, Limits, Link, Network, Numbers};
 use crate::{Error, Result};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
-/// A network to emulate. Frames are held back for as long as it would take; senders never wait.
-#[derive(Clone, Copy, Debug)]
-pub struct Network {
-    /// One-way delay.
-    pub delay: Duration,
-    /// Bits per second, in each direction.
-    pub bandwidth: f64,
-}
-
-impl Network {
-    /// The wide-area network of the published comparisons: 20 ms one way, 352 Mbit/s.
-    pub const WAN: Self = Self { delay: Duration::from_millis(20), bandwidth: 352e6 };
-    /// A local network: 150 µs one way, 1 Gbit/s.
-    pub const LAN: Self = Self { delay: Duration::from_micros(150), bandwidth: 1e9 };
-}
+use std::sync::Arc;
 
 /// One end of a pair.
 pub struct Memory {
@@ -27,7 +11,7 @@ pub struct Memory {
     own: Arc<Inbox>,
     peer: Arc<Inbox>,
     numbers: Numbers,
-    network: Option<(Network, Mutex<Instant>)>,
+    pace: Option<Pace>,
 }
 
 /// Two connected ends.
@@ -53,7 +37,7 @@ fn connect(limits: Limits, network: Option<Network>) -> [Arc<Memory>; 2] {
             own: Arc::clone(&inboxes[i]),
             peer: Arc::clone(&inboxes[1 - i]),
             numbers: Numbers::default(),
-            network: network.map(|n| (n, Mutex::new(Instant::now()))),
+            pace: network.map(Pace::new),
         })
     })
 }
@@ -67,12 +51,7 @@ impl Link for Memory {
         if self.peer.is_closed() {
             return Err(Error::Closed { operation: "sending" });
         }
-        let ready = self.network.as_ref().map(|(network, free)| {
-            let mut free = free.lock().unwrap_or_else(PoisonError::into_inner);
-            let on_wire = payload.len() as f64 * 8.0 / network.bandwidth;
-            *free = (*free).max(Instant::now()) + Duration::from_secs_f64(on_wire);
-            *free + network.delay
-        });
+        let ready = self.pace.as_ref().map(|pace| pace.arrival(payload.len()));
         let number = self.numbers.next(stream);
         self.peer.push(stream, Frame { number, ready, payload });
         Ok(())

@@ -13,9 +13,11 @@
 
 mod handshake;
 pub mod memory;
+mod network;
 pub mod tls;
 
 pub use handshake::{Greeting, VERSION};
+pub use network::Network;
 
 use crate::{Error, Result};
 use std::collections::{HashMap, VecDeque};

@@ -4,16 +4,18 @@
 //! authority, and the client checks the server's name. Calls block, so they must not be made from
 //! inside another asynchronous runtime.
 
-use super::{Frame, Inbox, Limits, Link, Numbers};
+use super::network::Pace;
+use super::{Frame, Inbox, Limits, Link, Network, Numbers};
 use crate::{Error, Result};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::client::verify_server_name;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,8 +25,42 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-const SERVER: &str = "undertone-server";
 const HEADER: usize = 16;
+
+/// Whom a certificate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Party 0, who has the input.
+    Client,
+    /// Party 1, who has the weights.
+    Server,
+    /// The trusted dealer.
+    Dealer,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Client, Self::Server, Self::Dealer];
+
+    /// The name of files and folders.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+            Self::Dealer => "dealer",
+        }
+    }
+
+    /// The name in certificates.
+    const fn subject(self) -> &'static str {
+        match self {
+            Self::Client => "undertone-client",
+            Self::Server => "undertone-server",
+            Self::Dealer => "undertone-dealer",
+        }
+    }
+}
 
 /// Issues the parties' certificates. Its key is not kept.
 pub struct Authority {
@@ -59,14 +95,13 @@ impl Authority {
         Ok(Self { issuer: Issuer::new(params, key), certificate })
     }
 
-    /// A certificate for the client (0) or the server (1).
+    /// A certificate.
     ///
     /// # Errors
     /// Key generation that fails.
-    pub fn issue(&self, party: usize) -> Result<Identity> {
-        let name = if party == 1 { SERVER } else { "undertone-client" };
+    pub fn issue(&self, role: Role) -> Result<Identity> {
         let key = KeyPair::generate().map_err(tls)?;
-        let params = CertificateParams::new(vec![name.into()]).map_err(tls)?;
+        let params = CertificateParams::new(vec![role.subject().into()]).map_err(tls)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(tls)?.pem();
         Ok(Identity {
             certificate,
@@ -87,17 +122,18 @@ impl Identity {
     }
 }
 
-fn runtime() -> Result<Runtime> {
+fn runtime() -> Result<Arc<Runtime>> {
     Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
+        .map(Arc::new)
         .map_err(Error::io("starting the network runtime"))
 }
 
-/// The server's socket.
+/// The socket of a server or dealer.
 pub struct Listener {
-    runtime: Runtime,
+    runtime: Arc<Runtime>,
     socket: TcpListener,
     acceptor: TlsAcceptor,
     limits: Limits,
@@ -134,30 +170,38 @@ impl Listener {
         self.socket.local_addr().map_err(Error::io("binding"))
     }
 
-    /// Waits for one client, up to the limit.
+    /// Waits for one peer, up to the limit.
     ///
     /// # Errors
-    /// Nobody came, or not with a certificate of the authority.
-    pub fn accept(self) -> Result<Tcp> {
-        let Self { runtime, socket, acceptor, limits } = self;
+    /// [`Error::Timeout`] where nobody came, [`Error::Tls`] for one without a certificate of the
+    /// authority.
+    pub fn accept(&self) -> Result<Tcp> {
+        let limits = self.limits;
         let late = |_| Error::Timeout { operation: "accepting", after: limits.timeout };
-        let stream = runtime.block_on(async {
-            let (stream, _) = timeout(limits.timeout, socket.accept())
+        let stream = self.runtime.block_on(async {
+            let (stream, _) = timeout(limits.timeout, self.socket.accept())
                 .await
                 .map_err(late)?
                 .map_err(Error::io("accepting"))?;
             stream.set_nodelay(true).map_err(Error::io("accepting"))?;
-            timeout(limits.timeout, acceptor.accept(stream)).await.map_err(late)?.map_err(tls)
+            timeout(limits.timeout, self.acceptor.accept(stream)).await.map_err(late)?.map_err(tls)
         })?;
-        Ok(Tcp::start(runtime, TlsStream::Server(stream), limits))
+        let stream = TlsStream::Server(stream);
+        Ok(Tcp::start(Arc::clone(&self.runtime), stream, limits, None))
     }
 }
 
-/// Connects to a server, trying again until the limit while nobody listens.
+/// Connects to a peer that has a certificate for `role`, trying again until the limit while nobody
+/// listens.
 ///
 /// # Errors
-/// No server within the limit, or one without a certificate of the authority.
-pub fn connect(address: SocketAddr, identity: &Identity, limits: Limits) -> Result<Tcp> {
+/// No such peer within the limit, or one without a certificate of the authority for that role.
+pub fn connect(
+    address: SocketAddr,
+    role: Role,
+    identity: &Identity,
+    limits: Limits,
+) -> Result<Tcp> {
     let (roots, own, key) = identity.parts()?;
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
@@ -179,11 +223,11 @@ pub fn connect(address: SocketAddr, identity: &Identity, limits: Limits) -> Resu
             }
         };
         stream.set_nodelay(true).map_err(Error::io("connecting"))?;
-        let name = ServerName::try_from(SERVER).map_err(tls)?;
+        let name = ServerName::try_from(role.subject()).map_err(tls)?;
         let connector = TlsConnector::from(Arc::new(config));
         timeout(limits.timeout, connector.connect(name, stream)).await.map_err(late)?.map_err(tls)
     })?;
-    Ok(Tcp::start(runtime, TlsStream::Client(stream), limits))
+    Ok(Tcp::start(runtime, TlsStream::Client(stream), limits, Some(role)))
 }
 
 type Stream = TlsStream<TcpStream>;
@@ -196,16 +240,21 @@ pub struct Tcp {
     /// `None` once closed: the writer ends when what was queued is out.
     queue: Mutex<Option<UnboundedSender<Vec<u8>>>>,
     writer: Option<JoinHandle<()>>,
-    runtime: Option<Runtime>,
+    runtime: Option<Arc<Runtime>>,
+    role: Option<Role>,
+    pace: Arc<OnceLock<Pace>>,
 }
 
 impl Tcp {
-    fn start(runtime: Runtime, stream: Stream, limits: Limits) -> Self {
+    fn start(runtime: Arc<Runtime>, stream: Stream, limits: Limits, role: Option<Role>) -> Self {
+        let role = role.or_else(|| certified(&stream));
+        let pace = Arc::new(OnceLock::new());
         let (read, write) = split(stream);
         let inbox = Arc::new(Inbox::default());
         let (queue, frames) = unbounded_channel();
         let writer = runtime.spawn(write_frames(write, frames, Arc::clone(&inbox)));
-        runtime.spawn(read_frames(read, Arc::clone(&inbox), limits.frame as u64));
+        let frames = read_frames(read, Arc::clone(&inbox), limits.frame as u64, Arc::clone(&pace));
+        runtime.spawn(frames);
         Self {
             limits,
             inbox,
@@ -213,8 +262,32 @@ impl Tcp {
             queue: Mutex::new(Some(queue)),
             writer: Some(writer),
             runtime: Some(runtime),
+            role,
+            pace,
         }
     }
+
+    /// Whom the peer's certificate names.
+    #[must_use]
+    pub fn peer(&self) -> Option<Role> {
+        self.role
+    }
+
+    /// From now on, frames from the peer count as arrived only when they would have on this
+    /// network: emulation, for measuring. The first call stands.
+    pub fn emulate(&self, network: Network) {
+        let _ = self.pace.set(Pace::new(network));
+    }
+}
+
+/// The role that the peer's certificate is for.
+fn certified(stream: &Stream) -> Option<Role> {
+    let (_, session) = stream.get_ref();
+    let own = ParsedCertificate::try_from(session.peer_certificates()?.first()?).ok()?;
+    Role::ALL.into_iter().find(|role| {
+        let name = ServerName::try_from(role.subject());
+        name.is_ok_and(|name| verify_server_name(&own, &name).is_ok())
+    })
 }
 
 async fn write_frames(
@@ -232,7 +305,12 @@ async fn write_frames(
     let _ = stream.shutdown().await;
 }
 
-async fn read_frames(mut stream: ReadHalf<Stream>, inbox: Arc<Inbox>, limit: u64) {
+async fn read_frames(
+    mut stream: ReadHalf<Stream>,
+    inbox: Arc<Inbox>,
+    limit: u64,
+    pace: Arc<OnceLock<Pace>>,
+) {
     let mut header = [0; HEADER];
     while stream.read_exact(&mut header).await.is_ok() {
         let word = |at: usize| {
@@ -248,7 +326,8 @@ async fn read_frames(mut stream: ReadHalf<Stream>, inbox: Arc<Inbox>, limit: u64
             break;
         }
         let stream = u64::from(word(8)) << 32 | u64::from(word(4));
-        inbox.push(stream, Frame { number: word(12), ready: None, payload });
+        let ready = pace.get().map(|pace| pace.arrival(payload.len()));
+        inbox.push(stream, Frame { number: word(12), ready, payload });
     }
     inbox.close();
 }
@@ -287,7 +366,9 @@ impl Drop for Tcp {
         if let (Some(runtime), Some(writer)) = (self.runtime.take(), self.writer.take()) {
             // What was sent should arrive, but a dead peer must not hold this party up.
             let _ = runtime.block_on(async { timeout(Duration::from_secs(2), writer).await });
-            runtime.shutdown_background();
+            if let Some(runtime) = Arc::into_inner(runtime) {
+                runtime.shutdown_background();
+            }
         }
     }
 }

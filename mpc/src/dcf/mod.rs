@@ -71,13 +71,13 @@ pub struct ComparisonKeys {
 /// Bytes kept where they were read: keys are large and read once.
 #[derive(Clone)]
 pub(crate) struct Slab {
-    bytes: Arc<Vec<u8>>,
+    bytes: Arc<Zeroizing<Vec<u8>>>,
     range: Range<usize>,
 }
 
 impl Slab {
     /// Part of a buffer. `None` beyond its end.
-    pub(crate) fn of(bytes: Arc<Vec<u8>>, range: Range<usize>) -> Option<Self> {
+    pub(crate) fn of(bytes: Arc<Zeroizing<Vec<u8>>>, range: Range<usize>) -> Option<Self> {
         bytes.get(range.clone())?;
         Some(Self { bytes, range })
     }
@@ -95,7 +95,7 @@ impl Slab {
 impl From<Vec<u8>> for Slab {
     fn from(bytes: Vec<u8>) -> Self {
         let range = 0..bytes.len();
-        Self { bytes: Arc::new(bytes), range }
+        Self { bytes: Arc::new(Zeroizing::new(bytes)), range }
     }
 }
 

@@ -1,4 +1,5 @@
 use super::store::{Header, SectionHeader, Sink};
+use super::stream::Line;
 use super::{Blank, Factor, Lane, Preprocess, Section};
 use crate::dcf::{ComparisonKeys, PointKeys};
 use crate::mpc::{Format, Mpc};
@@ -18,11 +19,19 @@ pub struct Dealer {
     sinks: Arc<Mutex<[Sink; 2]>>,
     /// Where this branch's lengths stand, to be filled in at its end.
     start: [u64; 2],
+    /// The parties, where they are on the line.
+    lines: Option<[Line; 2]>,
 }
 
 impl Dealer {
     pub(crate) fn new(seeds: [&[u8; 16]; 2], sinks: Arc<Mutex<[Sink; 2]>>) -> Self {
-        Self { prgs: seeds.map(Prg::new), sinks, start: [0; 2] }
+        Self { prgs: seeds.map(Prg::new), sinks, start: [0; 2], lines: None }
+    }
+
+    /// A dealer whose chunks go straight to the parties.
+    pub(crate) fn on_line(seeds: [&[u8; 16]; 2], lines: [Line; 2]) -> Self {
+        let sinks = Arc::new(Mutex::new([Sink::memory(), Sink::memory()]));
+        Self { lines: Some(lines), ..Self::new(seeds, sinks) }
     }
 
     fn write(&mut self, party: usize, bytes: &[u8]) -> Result<()> {
@@ -136,7 +145,7 @@ impl Preprocess for Dealer {
         }
         let [a, b] = &mut self.prgs;
         let prgs = [a.fork(), b.fork()];
-        Ok(Box::new(Self { prgs, sinks: Arc::clone(&self.sinks), start }))
+        Ok(Box::new(Self { prgs, sinks: Arc::clone(&self.sinks), start, lines: None }))
     }
 
     fn merge(&mut self, branch: Box<dyn Preprocess>) -> Result<()> {
@@ -145,6 +154,15 @@ impl Preprocess for Dealer {
         for (sink, start) in sinks.iter_mut().zip(starts) {
             let len = sink.position - start - super::BRANCH;
             sink.patch(start, &len.to_le_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn chunk(&mut self) -> Result<()> {
+        let Some(lines) = &mut self.lines else { return Ok(()) };
+        let mut sinks = self.sinks.lock().map_err(|_| poisoned())?;
+        for (sink, line) in sinks.iter_mut().zip(lines) {
+            line.send(&sink.take()?)?;
         }
         Ok(())
     }
@@ -159,7 +177,7 @@ impl Preprocess for Dealer {
 }
 
 /// A program that every role runs: dealer, parties and plan.
-type Program<'a> = &'a mut dyn FnMut(&mut Mpc) -> Result<()>;
+pub(super) type Program<'a> = &'a mut dyn FnMut(&mut Mpc) -> Result<()>;
 
 /// Deals `sections` runs of a program into one file a party, and returns the plan of one run.
 ///

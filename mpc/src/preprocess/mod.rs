@@ -3,7 +3,7 @@
 //! Protocols ask for correlations through [`Preprocess`]; who makes them is behind it. Three answer
 //! today: [`Blank`] makes none and lets a plan count; the [`Dealer`] is a **trusted third party**
 //! that knows every mask and writes one file a party; a [`Section`] of a [`Store`] is a party's
-//! half of what the dealer wrote. A two-party generator would answer in the dealer's place: a
+//! half of what the dealer wrote, in a file or [sent chunk by chunk](deal_streamed). A two-party generator would answer in the dealer's place: a
 //! request names its operands (shares of masks) and the relation wanted, so that products can come
 //! from oblivious transfer or lattice encryption instead.
 //!
@@ -13,11 +13,13 @@
 mod dealer;
 mod kernel;
 mod store;
+mod stream;
 
 pub use dealer::{Dealer, deal, deal_in_memory};
 pub use kernel::Kernel;
 pub(crate) use kernel::angle;
 pub use store::{Section, Store};
+pub use stream::{deal_streamed, receive_streamed};
 
 use crate::Result;
 use crate::dcf::{ComparisonKeys, PointKeys};
@@ -129,6 +131,15 @@ pub trait Preprocess: Send {
     /// # Errors
     /// As [`uniform`](Self::uniform).
     fn merge(&mut self, branch: Box<dyn Preprocess>) -> Result<()>;
+
+    /// Ends a chunk: a dealer on the line sends what it has, a party fetches the next. Files have
+    /// none.
+    ///
+    /// # Errors
+    /// As [`uniform`](Self::uniform), and the channel's.
+    fn chunk(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// Bytes of stored preprocessing that this source, without its branches, has given out.
     fn consumed(&self) -> u64;

@@ -6,6 +6,7 @@
 //! both file and journal back is noticed by the peer as long as the peer's journal is ahead: the
 //! parties agree on the later section. Rolling back both parties at once is not noticed.
 
+use super::stream::Feed;
 use super::{BRANCH, Factor, Lane, Preprocess};
 use crate::dcf::{ComparisonKeys, PointKeys, Slab};
 use crate::prg::{Prg, Seed};
@@ -17,6 +18,7 @@ use std::io::{BufWriter, Cursor, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 const MAGIC: &[u8; 8] = b"UTMPCPRE";
 const VERSION: u32 = 1;
@@ -119,7 +121,7 @@ impl Header {
 /// Where stored bytes come from.
 #[derive(Clone)]
 enum Body {
-    Memory(Arc<Vec<u8>>),
+    Memory(Arc<Zeroizing<Vec<u8>>>),
     File(Arc<File>),
 }
 
@@ -245,6 +247,7 @@ impl Store {
             at: start,
             end: start + entry.len,
             consumed: 0,
+            feed: None,
         })
     }
 }
@@ -268,12 +271,23 @@ pub struct Section {
     at: u64,
     end: u64,
     consumed: u64,
+    /// Where the next chunk comes from, if the dealer is on the line.
+    feed: Option<Feed>,
 }
 
 impl Section {
+    /// A party's correlations as the dealer sends them: nothing is stored, so nothing can be used
+    /// twice.
+    pub(crate) fn streamed(party: usize, seed: &Seed, mut feed: Feed) -> Result<Self> {
+        let first = feed.next()?;
+        let end = first.len() as u64;
+        let body = Body::Memory(Arc::new(first));
+        Ok(Self { party, prg: Prg::new(seed), body, at: 0, end, consumed: 0, feed: Some(feed) })
+    }
+
     pub(crate) fn from_memory(bytes: Vec<u8>, party: usize) -> Result<Self> {
         let len = bytes.len() as u64;
-        let body = Body::Memory(Arc::new(bytes));
+        let body = Body::Memory(Arc::new(Zeroizing::new(bytes)));
         let header = Header::decode(&body, len)?;
         let mut store = Store { header, body, journal: None, begun: 0 };
         if store.party() != party {
@@ -378,10 +392,22 @@ impl Preprocess for Section {
             at: start,
             end: start + len,
             consumed: 0,
+            feed: None,
         }))
     }
 
     fn merge(&mut self, _: Box<dyn Preprocess>) -> Result<()> {
+        Ok(())
+    }
+
+    fn chunk(&mut self) -> Result<()> {
+        let Some(feed) = &mut self.feed else { return Ok(()) };
+        if self.at != self.end {
+            return Err(wrong("chunk", "used up", format!("{} bytes left", self.end - self.at)));
+        }
+        let next = feed.next()?;
+        (self.at, self.end) = (0, next.len() as u64);
+        self.body = Body::Memory(Arc::new(next));
         Ok(())
     }
 
@@ -397,6 +423,7 @@ pub(crate) struct Sink {
 }
 
 enum Target {
+    /// A file's content, or the chunk that a party is sent next.
     Memory(Cursor<Vec<u8>>),
     File(BufWriter<File>),
 }
@@ -478,6 +505,13 @@ impl Sink {
             Target::File(f) => f.flush().and_then(|()| f.get_ref().sync_all()),
         }
         .map_err(Error::io("writing preprocessing"))
+    }
+
+    /// What was written since the last call, in memory.
+    pub(crate) fn take(&mut self) -> Result<Zeroizing<Vec<u8>>> {
+        self.position = 0;
+        let empty = Self { target: Target::Memory(Cursor::default()), position: 0 };
+        std::mem::replace(self, empty).into_memory().map(Zeroizing::new)
     }
 
     pub(crate) fn into_memory(self) -> Result<Vec<u8>> {

@@ -1,4 +1,5 @@
 use super::{both, each, only};
+use crate::cost::Work;
 use crate::dcf::ComparisonKeys;
 use crate::mpc::{Mpc, Shared, Wire};
 use crate::preprocess::{Factor, Lane};
@@ -26,6 +27,9 @@ impl Mpc {
     pub fn at_least(&mut self, x: &Wire, thresholds: &[i64]) -> Result<Vec<Shared>> {
         let (n, bits) = (x.shape.len(), x.bits);
         let keys = self.comparison(x.mask.as_deref(), n, bits - 1)?;
+        // Further evaluations of the same keys.
+        let hashes = (n * (bits as usize - 1) * thresholds.len().saturating_sub(1)) as u64;
+        self.work(Work { hashes, ..Work::default() });
         let top = self.relation(&[Factor::Bit(x.mask.as_deref(), bits - 1)], n, 1)?;
         let leads = self.leads();
         let bit = |t: &i64| {

@@ -1,4 +1,5 @@
 use super::series::plain;
+use crate::cost::Work;
 use crate::mpc::{Mpc, Shared, Wire};
 use crate::ring::{decode, low};
 use crate::{Error, Result};
@@ -250,6 +251,9 @@ impl Mpc {
         let n = x.shape.len();
         let cell = t.window - t.bits;
         let keys = self.point(x.mask.as_deref(), n, cell, t.bits)?;
+        let entries = (n as u64) << t.bits;
+        // A tree of half as many leaves has as many nodes as there are entries.
+        self.work(Work { hashes: 3 * entries / 2, products: 3 * entries, words: 0 });
         let fixed = |v: f64, s: u32| libm::rint(libm::ldexp(v, s as i32)) as i64 as u64;
         let columns: [Vec<u64>; 3] = [
             t.pieces.iter().map(|p| fixed(p[0], t.scale + slope_scale)).collect(),

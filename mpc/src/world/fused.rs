@@ -15,7 +15,13 @@ impl Menu<Mpc> for Fused {
     }
 
     fn attend(w: &mut Mpc, kind: &Kind, x: Heads<Mpc>, at: &Context<'_>) -> Made<Mpc> {
-        Full::attend(w, kind, x, at)
+        // Phases tell what the heads of a kind cost, apart from projections and norms.
+        let before = w.meter().current().to_owned();
+        let heads = x.q.value.shape.batch;
+        Mpc::phase(w, &format!("{before}, {heads} × {}", kind.name()));
+        let out = Full::attend(w, kind, x, at);
+        Mpc::phase(w, &before);
+        out
     }
 
     fn activate(

@@ -435,8 +435,20 @@ impl World for Mpc {
         Self::join(self, f, g)
     }
 
+    /// The encoder names the halves of its layers in turn; here they get the layer's number, and
+    /// each is a chunk of streamed preprocessing.
     fn phase(&mut self, name: &'static str) {
-        Self::phase(self, name);
+        self.due = true;
+        match (name, self.layer) {
+            ("embedding", _) => self.layer = None,
+            ("attention", layer) => self.layer = Some(layer.map_or(0, |l| l + 1)),
+            ("head", _) => self.layer = None,
+            _ => {}
+        }
+        match self.layer {
+            Some(layer) => Self::phase(self, &format!("layer {layer} {name}")),
+            None => Self::phase(self, name),
+        }
     }
 }
 

@@ -1,0 +1,189 @@
+//! `plan --world mpc`: what a model costs between two parties, by layer and kind of head.
+
+use anyhow::bail;
+use clap::Args;
+use serde::Serialize;
+use undertone_mpc::channel::Network;
+use undertone_mpc::party::{Request, Task};
+use undertone_mpc::{Cost, Rates, Work};
+
+use crate::render::{bytes, json, table};
+use crate::{Common, ModelFolder, Outcome};
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TwoParties {
+    /// With --world mpc: the network, `lan` (0.3 ms round trip, 1 Gbit/s), `wan` (40 ms,
+    /// 352 Mbit/s) or RTT_MS,MBIT; by default both named ones.
+    #[arg(long, value_name = "NETWORK")]
+    network: Option<Network>,
+    /// With --world mpc: the client learns the class alone.
+    #[arg(long)]
+    argmax: bool,
+    /// With --world mpc: inputs of one session, which share the opened weights.
+    #[arg(long, value_name = "N")]
+    inputs: Option<usize>,
+}
+
+impl TwoParties {
+    /// Whether anything was asked.
+    pub(crate) fn given(&self) -> bool {
+        self.network.is_some() || self.argmax || self.inputs.is_some()
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Plan {
+    version: u32,
+    world: &'static str,
+    tokens: usize,
+    inputs: usize,
+    /// Seconds a unit of work, measured on this machine just now.
+    rates: Speeds,
+    phases: Vec<Phase>,
+    /// Everything before the first input: it does not depend on one.
+    setup: Phase,
+    /// Everything from the first input on.
+    online: Phase,
+}
+
+#[derive(Debug, Serialize)]
+struct Speeds {
+    hash_seconds: f64,
+    product_seconds: f64,
+    word_seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Sides {
+    client: u64,
+    server: u64,
+}
+
+impl From<[u64; 2]> for Sides {
+    fn from([client, server]: [u64; 2]) -> Self {
+        Self { client, server }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Phase {
+    phase: String,
+    exchanges: u64,
+    depth: u64,
+    sent_bytes: Sides,
+    preprocessing_bytes: Sides,
+    compute_seconds: f64,
+    /// depth · one-way delay + bytes / bandwidth + compute, for each network.
+    latency_seconds: Vec<f64>,
+}
+
+struct Maker {
+    rates: Rates,
+    networks: Vec<(String, Network)>,
+}
+
+impl Maker {
+    fn phase(&self, name: &str, cost: &Cost, work: &Work) -> Phase {
+        let compute = self.rates.seconds(work);
+        let of = |n: &Network| cost.seconds(n.delay.as_secs_f64(), n.bandwidth, compute);
+        Phase {
+            phase: name.to_owned(),
+            exchanges: cost.exchanges,
+            depth: cost.depth,
+            sent_bytes: cost.sent.into(),
+            preprocessing_bytes: cost.preprocessing.into(),
+            compute_seconds: compute,
+            latency_seconds: self.networks.iter().map(|(_, n)| of(n)).collect(),
+        }
+    }
+}
+
+pub(crate) fn run(
+    folder: &ModelFolder,
+    tokens: Option<usize>,
+    options: &TwoParties,
+    common: &Common,
+) -> anyhow::Result<Outcome> {
+    // The configuration says everything: a plan needs no weights.
+    let task = Task::dealer(&folder.model)?;
+    let tokens = tokens.unwrap_or_else(|| task.model.task_tokens());
+    let inputs = options.inputs.unwrap_or(1);
+    if inputs == 0 || inputs > Request::MOST_INPUTS {
+        bail!("--inputs {inputs}: 1 to {} in one session", Request::MOST_INPUTS);
+    }
+    let tokens_ = u32::try_from(tokens).unwrap_or(u32::MAX);
+    let request =
+        Request { session: [0; 16], argmax: options.argmax, tokens: vec![tokens_; inputs] };
+    let planned = task.plan(&request)?;
+    let named = |name: &str, n| (name.to_owned(), n);
+    let networks = match options.network {
+        Some(network) => {
+            let trip = 2e3 * network.delay.as_secs_f64();
+            vec![(format!("{trip} ms, {} Mbit/s", network.bandwidth / 1e6), network)]
+        }
+        None => vec![named("LAN", Network::LAN), named("WAN", Network::WAN)],
+    };
+    let maker = Maker { rates: Rates::measure()?, networks };
+    let total = |setup: bool| {
+        let mut sum = (Cost::default(), Work::default());
+        for (_, cost, work) in planned.works().filter(|(name, ..)| (*name == "weights") == setup) {
+            sum = (sum.0.then(*cost), sum.1.plus(*work));
+        }
+        sum
+    };
+    let (setup, online) = (total(true), total(false));
+    let plan = Plan {
+        version: 1,
+        world: "shared",
+        tokens,
+        inputs,
+        rates: Speeds {
+            hash_seconds: maker.rates.hash,
+            product_seconds: maker.rates.product,
+            word_seconds: maker.rates.word,
+        },
+        phases: planned.works().map(|(name, cost, work)| maker.phase(name, cost, work)).collect(),
+        setup: maker.phase("set-up: weights", &setup.0, &setup.1),
+        online: maker.phase("online: all inputs", &online.0, &online.1),
+    };
+    if common.json {
+        json(&plan)?;
+    } else {
+        print(common, &maker, &plan);
+    }
+    Ok(Outcome::Good)
+}
+
+fn print(common: &Common, maker: &Maker, plan: &Plan) {
+    println!(
+        "two parties, {} input(s) of {} tokens; compute is estimated for this machine",
+        plan.inputs, plan.tokens
+    );
+    let names: Vec<String> = maker.networks.iter().map(|(name, _)| format!("{name} s")).collect();
+    let mut header = vec![
+        "phase",
+        "exchanges",
+        "depth",
+        "client sends",
+        "server sends",
+        "client stores",
+        "server stores",
+        "compute s",
+    ];
+    header.extend(names.iter().map(String::as_str));
+    let rows = plan.phases.iter().chain([&plan.setup, &plan.online]).map(|p| {
+        let mut row = vec![
+            p.phase.clone(),
+            p.exchanges.to_string(),
+            p.depth.to_string(),
+            bytes(p.sent_bytes.client),
+            bytes(p.sent_bytes.server),
+            bytes(p.preprocessing_bytes.client),
+            bytes(p.preprocessing_bytes.server),
+            format!("{:.3}", p.compute_seconds),
+        ];
+        row.extend(p.latency_seconds.iter().map(|s| format!("{s:.3}")));
+        row
+    });
+    println!("{}", table(common, &header, 1, rows.collect()));
+}
