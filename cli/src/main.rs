@@ -9,9 +9,11 @@ mod bench;
 mod calibrate;
 mod compare;
 mod examples;
+mod explore;
 mod infer;
 mod plan;
 mod render;
+mod simulate;
 mod worlds;
 
 /// One trained transformer, run where it must not be seen or has no room.
@@ -38,6 +40,10 @@ enum Command {
     Calibrate(calibrate::Options),
     /// Time a model in each world, one thread.
     Bench(bench::Options),
+    /// Simulate a model or a list of operators on an FPGA, cycle by cycle.
+    Simulate(Box<simulate::Options>),
+    /// Simulate a grid of architectures and print the Pareto front.
+    Explore(Box<explore::Options>),
 }
 
 /// Options that every command takes.
@@ -96,6 +102,8 @@ fn main() -> ExitCode {
         Command::Infer(options) => infer::run(&options),
         Command::Calibrate(options) => calibrate::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Simulate(options) => simulate::run(&options),
+        Command::Explore(options) => explore::run(&options),
     };
     match result {
         Ok(Outcome::Good) => ExitCode::SUCCESS,
