@@ -9,6 +9,7 @@ mod bench;
 mod calibrate;
 mod compare;
 mod examples;
+mod explore;
 mod infer;
 mod party;
 mod party_client;
@@ -16,6 +17,7 @@ mod plan;
 mod plan_mpc;
 mod render;
 mod shape;
+mod simulate;
 mod worlds;
 
 /// One trained transformer, run where it must not be seen or has no room.
@@ -46,6 +48,10 @@ enum Command {
     Shape(shape::Options),
     /// Time a model in each world, one thread.
     Bench(bench::Options),
+    /// Simulate a model or a list of operators on an FPGA, cycle by cycle.
+    Simulate(Box<simulate::Options>),
+    /// Simulate a grid of architectures and print the Pareto front.
+    Explore(Box<explore::Options>),
 }
 
 /// Options that every command takes.
@@ -106,6 +112,8 @@ fn main() -> ExitCode {
         Command::Party(options) => party::run(&options),
         Command::Shape(options) => shape::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Simulate(options) => simulate::run(&options),
+        Command::Explore(options) => explore::run(&options),
     };
     match result {
         Ok(Outcome::Good) => ExitCode::SUCCESS,

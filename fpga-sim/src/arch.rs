@@ -5,6 +5,7 @@
 use crate::error::{Error, Result};
 use crate::graph::{Dram, Port};
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 /// Bytes of TOML that are read at most.
 pub const MAX_TOML_BYTES: u64 = 1 << 20;
@@ -258,6 +259,54 @@ impl Arch {
         Ok(arch)
     }
 
+    /// A preset by name, or else a description from a file.
+    ///
+    /// # Errors
+    /// As [`Arch::parse`], or [`Error::Io`] for what is neither.
+    pub fn open(name: &str) -> Result<Self> {
+        if PRESETS.contains(&name) {
+            return Self::preset(name);
+        }
+        let text = read_text("architecture", Path::new(name), MAX_TOML_BYTES)?;
+        Self::parse(&text).map_err(|e| e.in_file(name))
+    }
+
+    /// The description with some dotted keys changed, checked again.
+    ///
+    /// ```
+    /// use undertone_fpga_sim::arch::Arch;
+    /// let narrow = Arch::preset("edge-moe-zcu102")?.with([("memory.width_bits", 128.into())])?;
+    /// assert_eq!(narrow.memory.width_bits, 128);
+    /// # Ok::<(), undertone_fpga_sim::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a key that does not exist or a value of the wrong type;
+    /// [`Error::Value`] for an impossible one.
+    pub fn with<'a>(
+        &self,
+        settings: impl IntoIterator<Item = (&'a str, toml::Value)>,
+    ) -> Result<Self> {
+        let odd = |key: &str, reason: String| Error::Setting { key: key.into(), reason };
+        let mut root = toml::Value::try_from(self).map_err(|e| odd("", e.to_string()))?;
+        let mut arch = self.clone();
+        for (key, value) in settings {
+            let mut at = &mut root;
+            for part in key.split('.') {
+                at = at
+                    .get_mut(part)
+                    .ok_or_else(|| odd(key, "an architecture has no such key".into()))?;
+            }
+            *at = value;
+            arch = root
+                .clone()
+                .try_into()
+                .map_err(|e: toml::de::Error| odd(key, e.message().to_owned()))?;
+        }
+        arch.check()?;
+        Ok(arch)
+    }
+
     /// Checks every value.
     ///
     /// # Errors
@@ -396,6 +445,20 @@ impl Arch {
     pub fn milliseconds(&self, cycles: u64) -> f64 {
         cycles as f64 / (self.clock_mhz * 1e3)
     }
+}
+
+/// A text file of at most `limit` bytes.
+pub(crate) fn read_text(what: &'static str, path: &Path, limit: u64) -> Result<String> {
+    use std::io::Read as _;
+    let io =
+        |e: std::io::Error| Error::Io { path: path.display().to_string(), reason: e.to_string() };
+    let mut text = String::new();
+    // One byte more than the limit shows that there is more.
+    std::fs::File::open(path).map_err(io)?.take(limit + 1).read_to_string(&mut text).map_err(io)?;
+    if text.len() as u64 > limit {
+        return Err(Error::TooLarge { what, found: text.len() as u64, limit });
+    }
+    Ok(text)
 }
 
 /// Parses TOML behind a size limit; errors carry the line.

@@ -26,8 +26,24 @@ pub enum Error {
         /// Why it cannot be, and what would do.
         reason: &'static str,
     },
+    /// A dotted key that does not exist or takes another type.
+    #[error("setting `{key}`: {reason}")]
+    Setting {
+        /// The key.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An error in the text of a file.
+    #[error("{path}: {error}")]
+    InFile {
+        /// Which file.
+        path: String,
+        /// What is wrong with it.
+        error: Box<Error>,
+    },
     /// Input larger than the limit that guards the parser.
-    #[error("{what} has {found} bytes; at most {limit} are read")]
+    #[error("{what} has more than {limit} bytes ({found} read): give a smaller one")]
     TooLarge {
         /// Which input.
         what: &'static str,
@@ -152,6 +168,13 @@ pub enum Error {
         /// The system's message.
         reason: String,
     },
+}
+
+impl Error {
+    /// The same error with the file it stands in.
+    pub(crate) fn in_file(self, path: &str) -> Self {
+        Self::InFile { path: path.into(), error: Box::new(self) }
+    }
 }
 
 /// Shorthand of this crate.

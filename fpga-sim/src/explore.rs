@@ -2,13 +2,15 @@
 //! simulated, the Pareto front of latency, energy and resources. Results are
 //! lines of JSON, so that a run can be resumed and shards can be merged.
 
-use crate::arch::{Arch, parse_toml};
+use crate::arch::{Arch, MAX_TOML_BYTES, parse_toml, read_text};
 use crate::error::{Error, Result};
+use crate::resources;
 use crate::simulate::{Loads, Mode, Options, simulate};
 use crate::workload::Workload;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Points of a grid at most.
 pub const MAX_POINTS: u64 = 10_000_000;
@@ -36,8 +38,12 @@ pub struct Grid {
     /// Architecture to start from.
     #[serde(default)]
     pub arch: Option<Arch>,
-    /// Built-in workload.
+    /// Built-in workload; from [`Grid::open`] also a file, relative to the grid's.
+    #[serde(default)]
     pub workload: String,
+    /// What is simulated.
+    #[serde(skip_deserializing)]
+    steps: Option<Workload>,
     /// Model of the hardware.
     #[serde(default)]
     pub mode: Mode,
@@ -115,7 +121,49 @@ impl Grid {
     /// # Errors
     /// [`Error::Parse`] with the line, or [`Error::Explore`].
     pub fn parse(text: &str) -> Result<Self> {
-        let grid: Self = parse_toml("grid", text)?;
+        let mut grid = Self::parse_shape(text)?;
+        grid.steps = Some(Workload::builtin(&grid.workload)?);
+        Ok(grid)
+    }
+
+    /// Reads a grid from a file. `base` may name a file too, and `workload` one
+    /// of the kinds that [`Workload::open`] reads, both relative to the grid's.
+    ///
+    /// # Errors
+    /// As [`Grid::parse`], or [`Error::Io`].
+    pub fn open(path: &Path) -> Result<Self> {
+        let text = read_text("grid", path, MAX_TOML_BYTES)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let beside = |name: &str| {
+            let file = folder.join(name);
+            if file.is_file() { file.display().to_string() } else { name.to_owned() }
+        };
+        let read = || {
+            let mut raw: Self = parse_toml("grid", &text)?;
+            if raw.arch.is_none() && beside(&raw.base) != raw.base {
+                raw.arch = Some(Arch::open(&beside(&raw.base))?);
+            }
+            let mut grid = raw.checked()?;
+            if !grid.workload.is_empty() {
+                grid.steps = Some(Workload::open(&beside(&grid.workload))?);
+            }
+            Ok(grid)
+        };
+        read().map_err(|e: Error| e.in_file(&path.display().to_string()))
+    }
+
+    /// The grid with another workload, such as a traced model.
+    #[must_use]
+    pub fn with_workload(self, workload: Workload) -> Self {
+        Self { steps: Some(workload), ..self }
+    }
+
+    fn parse_shape(text: &str) -> Result<Self> {
+        parse_toml::<Self>("grid", text)?.checked()
+    }
+
+    fn checked(self) -> Result<Self> {
+        let grid = self;
         if let Some((key, _)) = grid.grid.iter().find(|(_, v)| v.is_empty()) {
             return Err(Error::Explore { reason: format!("`{key}` has no values") });
         }
@@ -125,10 +173,12 @@ impl Grid {
                 reason: format!("more than {MAX_POINTS} points: shorten a list"),
             });
         }
-        Workload::builtin(&grid.workload)?;
-        // A wrong key shows at once, not in every point.
-        grid.arch_of(&grid.settings(0))?;
-        Ok(grid)
+        grid.base_arch()?;
+        // A wrong key shows at once, not in every point; an impossible value is that point's own.
+        match grid.arch_of(&grid.settings(0)) {
+            Ok(_) | Err(Error::Value { .. }) => Ok(grid),
+            Err(e) => Err(e),
+        }
     }
 
     /// Number of points.
@@ -159,26 +209,13 @@ impl Grid {
         out
     }
 
+    fn base_arch(&self) -> Result<Arch> {
+        self.arch.clone().map_or_else(|| Arch::preset(&self.base), Ok)
+    }
+
     /// The architecture with some settings changed.
     fn arch_of(&self, settings: &BTreeMap<String, toml::Value>) -> Result<Arch> {
-        let base = match &self.arch {
-            Some(arch) => arch.clone(),
-            None => Arch::preset(&self.base)?,
-        };
-        let odd = |reason: String| Error::Explore { reason };
-        let mut root = toml::Value::try_from(&base).map_err(|e| odd(e.to_string()))?;
-        for (key, value) in settings {
-            let mut at = &mut root;
-            for part in key.split('.') {
-                at = at
-                    .get_mut(part)
-                    .ok_or_else(|| odd(format!("`{key}` is no key of an architecture")))?;
-            }
-            *at = value.clone();
-        }
-        let arch: Arch =
-            root.try_into().map_err(|e: toml::de::Error| odd(e.message().to_owned()))?;
-        Ok(arch)
+        self.base_arch()?.with(settings.iter().map(|(key, value)| (key.as_str(), value.clone())))
     }
 
     /// Simulates one point; a point that cannot be built keeps its reason.
@@ -191,7 +228,19 @@ impl Grid {
     fn costs(&self, settings: &BTreeMap<String, toml::Value>) -> Result<Costs> {
         let arch = self.arch_of(settings)?;
         let options = Options { mode: self.mode, loads: self.loads, plain: false };
-        let report = simulate(&arch, &Workload::builtin(&self.workload)?, &options)?;
+        let Some(workload) = &self.steps else {
+            return Err(Error::Explore { reason: "no workload: name one in the grid".into() });
+        };
+        let needs = resources::estimate(&arch);
+        for (what, need, have) in
+            [("DSP", needs.dsp, arch.device.dsp), ("BRAM36", needs.bram36, arch.device.bram36)]
+        {
+            if need > have {
+                let reason = format!("needs {need} {what}; the device has {have}");
+                return Err(Error::Explore { reason });
+            }
+        }
+        let report = simulate(&arch, workload, &options)?;
         Ok(Costs {
             latency_cycles: report.latency_cycles,
             latency_ms: report.latency_ms,
@@ -203,7 +252,7 @@ impl Grid {
 
     /// Simulates the points of a shard that `done` (an earlier, perhaps broken
     /// off, result file) lacks, in parallel; `keep` gets each new line as soon
-    /// as it is known, in no particular order, after the head line if the file is new.
+    /// as it is known, in no particular order, after the head line if `done` is empty.
     ///
     /// # Errors
     /// [`Error::Explore`] if `done` belongs to another grid; whatever `keep` returns.
@@ -238,6 +287,46 @@ impl Grid {
         Ok(points.into_values().collect())
     }
 
+    /// [`Grid::run`] with its results in a file: what an earlier run left there
+    /// is not simulated again. `seen` is called after each new point.
+    ///
+    /// # Errors
+    /// As [`Grid::run`], or [`Error::Io`].
+    pub fn run_file(
+        &self,
+        shard: Shard,
+        path: &Path,
+        mut seen: impl FnMut() + Send,
+    ) -> Result<Vec<Point>> {
+        use std::io::{Seek as _, Write as _};
+        let io = |e: std::io::Error| Error::Io {
+            path: path.display().to_string(),
+            reason: e.to_string(),
+        };
+        let done = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(e) => return Err(io(e)),
+        };
+        // A last line without an end was being written when the run broke off: it goes.
+        let whole = &done[..done.rfind('\n').map_or(0, |end| end + 1)];
+        // Checked before the file is touched: it may be another grid's.
+        self.read(whole)?;
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)
+            .map_err(io)?;
+        file.set_len(whole.len() as u64).map_err(io)?;
+        file.seek(std::io::SeekFrom::End(0)).map_err(io)?;
+        self.run(shard, whole, |line| {
+            writeln!(file, "{line}").map_err(io)?;
+            seen();
+            Ok(())
+        })
+    }
+
     fn head(&self) -> Head {
         Head { undertone_explore: 1, grid: self.fingerprint(), points: self.points() }
     }
@@ -261,9 +350,27 @@ impl Grid {
         for (n, line) in lines.enumerate() {
             let point: Point = serde_json::from_str(line)
                 .map_err(|e| Error::Explore { reason: format!("result line {}: {e}", n + 2) })?;
+            if point.index >= self.points() {
+                return Err(Error::Explore {
+                    reason: format!("result line {}: the grid has no point {}", n + 2, point.index),
+                });
+            }
             points.insert(point.index, point);
         }
         Ok(points)
+    }
+
+    /// [`Grid::merge`] of files.
+    ///
+    /// # Errors
+    /// As [`Grid::merge`], or [`Error::Io`].
+    pub fn merge_files(&self, files: &[impl AsRef<Path>]) -> Result<Vec<Point>> {
+        let texts = files.iter().map(|file| {
+            let path = file.as_ref();
+            std::fs::read_to_string(path)
+                .map_err(|e| Error::Io { path: path.display().to_string(), reason: e.to_string() })
+        });
+        self.merge(&texts.collect::<Result<Vec<_>>>()?)
     }
 
     /// Joins result files of shards.
@@ -283,6 +390,17 @@ impl Grid {
         }
         Ok(all.into_values().collect())
     }
+}
+
+/// Threads for [`Grid::run`]: call it inside [`rayon::ThreadPool::install`].
+///
+/// # Errors
+/// [`Error::Explore`] if the system gives no threads.
+pub fn pool(threads: usize) -> Result<rayon::ThreadPool> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .map_err(|e| Error::Explore { reason: e.to_string() })
 }
 
 /// Points that no other is at least as good as in latency, energy, DSP and BRAM

@@ -366,19 +366,9 @@ impl ScoreStages {
     /// `k`, scores leave by `out`, one lane a token, and a row's statistics by
     /// `info` once its lane has seen all keys.
     pub fn add(&self, g: &mut Graph, q: FifoId, k: FifoId, out: FifoId, info: Option<FifoId>) {
-        let Self { tokens: n, lanes, blocks, .. } = *self;
-        let total = attention_cycles(n, lanes, blocks);
-        let keys = total / blocks;
-        let logits = g.fifo("qk", self.between.0, self.between.1);
-        let loaded = (n / lanes) * n * blocks + (n % lanes) * blocks;
-        g.stage(
-            "products",
-            self.products.0,
-            self.products.1,
-            total,
-            &[(q, Window::prefix(lanes * blocks, n * blocks).until(loaded)), (k, Window::ALWAYS)],
-            &[(logits, Window::last_of(blocks))],
-        );
+        let Self { lanes, .. } = *self;
+        let logits = self.add_products(g, q, k);
+        let keys = self.keys();
         let stage = g.stage(
             "statistics",
             self.statistics.0,
@@ -388,20 +378,91 @@ impl ScoreStages {
             &[(out, Window::ALWAYS)],
         );
         let Some(info) = info else { return };
-        // Lane 0 has seen all keys with the last key of a round, lane j with key j − 1 of the next.
-        let head = (n - 1) * lanes;
-        let finished = (n / lanes) * n * lanes + (n % lanes) * (lanes + 1);
+        let (head, ends) = self.row_ends();
         let phase = |iterations, info| Phase {
             iterations,
             gap: 0,
             inputs: vec![Window::first_of(lanes)],
             outputs: vec![Window::ALWAYS, info],
         };
-        let ends = Window::comb(lanes, lanes + 1, n * lanes).until(finished);
         let stage = &mut g.stages[stage.0];
         stage.outputs.push(info);
         stage.program = vec![phase(head, Window::NEVER), phase(keys * lanes - head, ends)];
     }
+
+    /// Keys that pass, all rounds together.
+    fn keys(&self) -> u64 {
+        attention_cycles(self.tokens, self.lanes, self.blocks) / self.blocks
+    }
+
+    fn add_products(&self, g: &mut Graph, q: FifoId, k: FifoId) -> FifoId {
+        let Self { tokens: n, lanes, blocks, .. } = *self;
+        let logits = g.fifo("qk", self.between.0, self.between.1);
+        let loaded = (n / lanes) * n * blocks + (n % lanes) * blocks;
+        g.stage(
+            "products",
+            self.products.0,
+            self.products.1,
+            self.keys() * blocks,
+            &[(q, Window::prefix(lanes * blocks, n * blocks).until(loaded)), (k, Window::ALWAYS)],
+            &[(logits, Window::last_of(blocks))],
+        );
+        logits
+    }
+
+    /// Iterations, one a key and lane, before the first row ends, and in which after that rows
+    /// end: lane 0 has seen all keys with the last key of a round, lane j with key j − 1 of the
+    /// next.
+    fn row_ends(&self) -> (u64, Window) {
+        let Self { tokens: n, lanes, .. } = *self;
+        let finished = (n / lanes) * n * lanes + (n % lanes) * (lanes + 1);
+        ((n - 1) * lanes, Window::comb(lanes, lanes + 1, n * lanes).until(finished))
+    }
+
+    /// Adds the whole of attention in one pass: products → weights → mix →
+    /// reciprocal → divide, with FIFOs of the depth of `between`. Value rows
+    /// come from `v` in the order of the keys, rows of results leave by `out`.
+    pub fn add_attention(
+        &self,
+        g: &mut Graph,
+        [q, k, v]: [FifoId; 3],
+        out: FifoId,
+        tail: AttentionTail,
+    ) {
+        let (lanes, depth) = (self.lanes, self.between.0);
+        let logits = self.add_products(g, q, k);
+        let all = self.keys() * lanes;
+        let [weights, sums, numerators, reciprocals] =
+            [("weights", 73), ("sums", 64), ("numerators", 192), ("reciprocals", 40)]
+                .map(|(name, bits)| g.fifo(name, depth, bits));
+        let (interval, latency) = self.statistics;
+        let once = [(logits, Window::first_of(lanes))];
+        g.stage("weights", interval, latency, all, &once, &[(weights, Window::ALWAYS)]);
+        let (head, ends) = self.row_ends();
+        let ins = [(weights, Window::ALWAYS), (v, Window::first_of(lanes))];
+        let outs = [(sums, Window::NEVER), (numerators, Window::NEVER)];
+        let mix = g.stage("mix", 1, tail.mix, all, &ins, &outs);
+        let first = g.stages[mix.0].program[0].clone();
+        g.stages[mix.0].program = vec![
+            Phase { iterations: head, ..first.clone() },
+            Phase { iterations: all - head, outputs: vec![ends; 2], ..first },
+        ];
+        let (sum, reciprocal) = ([(sums, Window::ALWAYS)], [(reciprocals, Window::ALWAYS)]);
+        g.stage("reciprocal", 1, tail.reciprocal, self.tokens, &sum, &reciprocal);
+        let both = [(numerators, Window::ALWAYS), (reciprocals, Window::ALWAYS)];
+        g.stage("divide", 1, tail.divide, self.tokens, &both, &[(out, Window::ALWAYS)]);
+    }
+}
+
+/// Latencies of the stages behind the weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttentionTail {
+    /// From a weight to its row's numerators.
+    pub mix: u64,
+    /// The reciprocal.
+    pub reciprocal: u64,
+    /// The division.
+    pub divide: u64,
 }
 
 /// read_q, read_k → products → statistics → write_scores, write_info.

@@ -95,6 +95,8 @@ pub struct UnitReport {
     pub busy_cycles: u64,
     /// The same as a share of the latency.
     pub busy_share: f64,
+    /// Share of its multipliers in use while busy; 0 for work without products.
+    pub utilisation: f64,
     /// Of the busy cycles: waiting for input.
     pub waiting_cycles: u64,
     /// Of the busy cycles: frozen by a full output.
@@ -114,6 +116,8 @@ pub struct RooflinePoint {
     pub attained_gops: f64,
     /// The roof above it.
     pub roof_gops: f64,
+    /// Whether memory, not the unit, is the roof.
+    pub memory_bound: bool,
 }
 
 /// The whole answer; keys carry units.
@@ -495,6 +499,7 @@ fn assemble(
                 operations_per_byte: intensity,
                 attained_gops: operations / s.latency_cycles.max(1) as f64 * arch.clock_mhz / 1e3,
                 roof_gops: unit.min(intensity * 2.0 * peak_gb),
+                memory_bound: intensity * 2.0 * peak_gb < unit,
             }
         })
         .collect();
@@ -509,6 +514,8 @@ fn assemble(
                 unit,
                 busy_cycles: busy,
                 busy_share: busy as f64 / latency.max(1) as f64,
+                utilisation: of(|s| s.products) as f64
+                    / of(|s| s.peak_products * s.latency_cycles).max(1) as f64,
                 waiting_cycles: of(|s| s.waiting_cycles),
                 frozen_cycles: of(|s| s.frozen_cycles),
                 load_wait_cycles: of(|s| s.load_wait_cycles),

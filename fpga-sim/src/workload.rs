@@ -1,8 +1,10 @@
 //! What runs: a list of operators with shapes. Built-in shapes, SCALE-Sim
 //! topology files, and lists of any other origin.
 
+use crate::arch::read_text;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 /// Bytes of a topology file that are read at most.
 pub const MAX_CSV_BYTES: u64 = 1 << 24;
@@ -344,11 +346,59 @@ impl Workload {
             _ => {
                 return Err(Error::Workload {
                     operator: name.into(),
-                    reason: "built-in shapes are m3vit, m3vit-224, deit-t, deit-s and minilm",
+                    reason: "neither .csv nor .json, and built-in shapes are m3vit, m3vit-224, deit-t, deit-s and minilm",
                 });
             }
         };
         Ok(encoder.workload(name))
+    }
+
+    /// A built-in shape by name, or else a file: a SCALE-Sim topology (`.csv`)
+    /// or a list of operators as this type serializes (`.json`).
+    ///
+    /// # Errors
+    /// As [`Workload::builtin`], [`Workload::scale_sim`] and [`Workload::json`],
+    /// or [`Error::Io`].
+    pub fn open(name: &str) -> Result<Self> {
+        let path = Path::new(name);
+        let stem = path.file_stem().map_or_else(|| name.into(), |s| s.to_string_lossy());
+        let text = || read_text("workload", path, MAX_CSV_BYTES);
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("csv") => Self::scale_sim(&stem, &text()?).map_err(|e| e.in_file(name)),
+            Some("json") => Self::json(&text()?).map_err(|e| e.in_file(name)),
+            _ => Self::builtin(name),
+        }
+    }
+
+    /// Reads a list of operators in JSON, as `serde_json` writes this type.
+    ///
+    /// ```
+    /// use undertone_fpga_sim::workload::Workload;
+    /// let w = Workload::json(r#"{"name": "one layer", "steps": [
+    ///     {"name": "up", "kind": "linear", "tokens": 197, "inputs": 192, "outputs": 768, "gelu": true},
+    ///     {"name": "scores", "kind": "scores", "tokens": 197, "heads": 3, "dim": 192, "weighting": "softmax"}
+    /// ]}"#)?;
+    /// assert_eq!(w.steps.len(), 2);
+    /// # Ok::<(), undertone_fpga_sim::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Parse`] with the line, [`Error::TooLarge`], or a shape's own error.
+    pub fn json(text: &str) -> Result<Self> {
+        const WHAT: &str = "workload";
+        let found = text.len() as u64;
+        if found > MAX_CSV_BYTES {
+            return Err(Error::TooLarge { what: WHAT, found, limit: MAX_CSV_BYTES });
+        }
+        let workload: Self = serde_json::from_str(text).map_err(|e| Error::Parse {
+            what: WHAT,
+            line: e.line(),
+            reason: e.to_string(),
+        })?;
+        for step in &workload.steps {
+            step.operator.check(&step.name)?;
+        }
+        Ok(workload)
     }
 
     /// Reads a SCALE-Sim topology: either `Layer, M, N, K,` or the convolution

@@ -5,20 +5,22 @@ use crate::simulate::Report;
 use std::fmt::Write as _;
 
 /// `COMPUTE_REPORT.csv`: one row for each operator with products. Prefetch is
-/// the weight load, stalls are cycles beyond the ideal ones.
+/// the weight load, stalls are cycles beyond the ideal ones. Cycles are the
+/// index of the last one, as SCALE-Sim counts: one less than the latency.
 pub fn compute_report(report: &Report) -> String {
     let mut out = String::from(
         "LayerID, Total Cycles (incl. prefetch), Total Cycles, Stall Cycles, Overall Util %, Mapping Efficiency %, Compute Util %,\n",
     );
     for (id, s) in report.steps.iter().filter(|s| s.products > 0).enumerate() {
         let busy = s.utilisation * s.latency_cycles as f64;
+        let last = |cycles: u64| cycles.saturating_sub(1);
         let share = |cycles: u64| 100.0 * busy / cycles.max(1) as f64;
         // Writing to a String cannot fail.
         let _ = writeln!(
             out,
             "{id}, {}, {}, {}, {:.4}, {:.4}, {:.4},",
-            s.latency_cycles + s.load_cycles,
-            s.latency_cycles,
+            last(s.latency_cycles + s.load_cycles),
+            last(s.latency_cycles),
             s.latency_cycles.saturating_sub(s.ideal_cycles),
             share(s.latency_cycles + s.load_cycles),
             share(s.ideal_cycles),

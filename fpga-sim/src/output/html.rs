@@ -7,6 +7,10 @@ const WIDTH: f64 = 1000.0;
 const COLOURS: [&str; 7] =
     ["#2b6cb0", "#c05621", "#2f855a", "#6b46c1", "#b7791f", "#718096", "#9b2c2c"];
 
+/// Components of the energy account, in the order of their colours.
+const COMPONENTS: [&str; 7] =
+    ["linear", "attention", "vector", "softmax", "on_chip_memory", "static", "external_memory"];
+
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
@@ -71,7 +75,7 @@ details{{margin-top:1em}} .note{{color:#4a5568}}
 fn timeline(h: &mut String, report: &Report) {
     let scale = (WIDTH - 90.0) / report.latency_cycles.max(1) as f64;
     let _ = write!(h, "<h2>Timeline</h2><svg viewBox=\"0 0 {WIDTH} 190\" role=\"img\">");
-    for (row, name) in ["linear", "attention", "vector", "waits"].iter().enumerate() {
+    for (row, name) in ["linear", "attention", "vector", "no weights"].iter().enumerate() {
         let y = 10 + 40 * row;
         let _ = write!(h, "<text x=\"0\" y=\"{}\" font-size=\"14\">{name}</text>", y + 20);
     }
@@ -110,14 +114,15 @@ fn timeline(h: &mut String, report: &Report) {
 }
 
 fn units(h: &mut String, report: &Report) {
-    h.push_str("<h2>Units</h2><table><tr><th>unit<th>busy cycles<th>share of latency<th>waiting for input<th>output full<th>waiting for weights</tr>");
+    h.push_str("<h2>Units</h2><table><tr><th>unit<th>busy cycles<th>share of latency<th>multipliers in use<th>waiting for input<th>output full<th>waiting for weights</tr>");
     for u in &report.units {
         let _ = write!(
             h,
-            "<tr><td>{:?}<td>{}<td>{:.1} %<td>{}<td>{}<td>{}</tr>",
-            u.unit,
+            "<tr><td>{}<td>{}<td>{:.1} %<td>{:.1} %<td>{}<td>{}<td>{}</tr>",
+            format!("{:?}", u.unit).to_lowercase(),
             grouped(u.busy_cycles),
             100.0 * u.busy_share,
+            100.0 * u.utilisation,
             grouped(u.waiting_cycles),
             grouped(u.frozen_cycles),
             grouped(u.load_wait_cycles)
@@ -142,9 +147,28 @@ fn roofline(h: &mut String, report: &Report) {
     let px = |x: f64| 60.0 + (x / x0).ln() / (x1 / x0).ln() * (WIDTH - 80.0);
     let py = |y: f64| 350.0 - (y / y0).ln() / (y1 / y0).ln() * 330.0;
     let roof = |x: f64| (x * bandwidth).min(report.peak_gops);
+    let _ = write!(h, "<h2>Roofline</h2><svg viewBox=\"0 0 {WIDTH} 390\" role=\"img\">");
+    for (n, value) in (-6..12).flat_map(|e| [1.0, 2.0, 5.0].map(|d| (d, d * 10f64.powi(e)))) {
+        // Between powers of ten only where there is room.
+        if (x0..x1).contains(&value) && (n == 1.0 || x1 / x0 < 1e4) {
+            let x = px(value);
+            let _ = write!(
+                h,
+                "<line x1=\"{x:.1}\" y1=\"20\" x2=\"{x:.1}\" y2=\"350\" stroke=\"#e2e8f0\"/><text x=\"{x:.1}\" y=\"365\" font-size=\"12\" text-anchor=\"middle\">{value}</text>"
+            );
+        }
+        if (y0..y1).contains(&value) && (n == 1.0 || y1 / y0 < 1e4) {
+            let y = py(value);
+            let _ = write!(
+                h,
+                "<line x1=\"60\" y1=\"{y:.1}\" x2=\"980\" y2=\"{y:.1}\" stroke=\"#e2e8f0\"/><text x=\"54\" y=\"{:.1}\" font-size=\"12\" text-anchor=\"end\">{value}</text>",
+                y + 4.0
+            );
+        }
+    }
     let _ = write!(
         h,
-        "<h2>Roofline</h2><svg viewBox=\"0 0 {WIDTH} 390\" role=\"img\"><polyline fill=\"none\" stroke=\"#1a202c\" stroke-width=\"2\" points=\"{:.1},{:.1} {:.1},{:.1} {:.1},{:.1}\"/>",
+        "<polyline fill=\"none\" stroke=\"#1a202c\" stroke-width=\"2\" points=\"{:.1},{:.1} {:.1},{:.1} {:.1},{:.1}\"/>",
         px(x0),
         py(roof(x0).max(y0)),
         px(ridge),
@@ -152,6 +176,25 @@ fn roofline(h: &mut String, report: &Report) {
         px(x1),
         py(report.peak_gops)
     );
+    // Where a unit other than the matrix unit has its own, lower ceiling.
+    let mut ceilings: Vec<(f64, usize)> = Vec::new();
+    for (p, s) in points.iter().zip(report.steps.iter().filter(|s| s.products > 0)) {
+        let own = (p.roof_gops, s.unit as usize);
+        if !p.memory_bound && own.0 < report.peak_gops && !ceilings.contains(&own) {
+            ceilings.push(own);
+        }
+    }
+    for (gops, unit) in ceilings {
+        let (from, y) = (px((gops / bandwidth).max(x0)), py(gops.max(y0)));
+        let _ = write!(
+            h,
+            "<line x1=\"{from:.1}\" y1=\"{y:.1}\" x2=\"{:.1}\" y2=\"{y:.1}\" stroke=\"{}\" stroke-dasharray=\"6 4\"/><text x=\"{:.1}\" y=\"{:.1}\" font-size=\"12\" text-anchor=\"end\">{gops:.1}</text>",
+            px(x1),
+            COLOURS[unit],
+            px(x1),
+            y - 4.0
+        );
+    }
     for (p, s) in points.iter().zip(report.steps.iter().filter(|s| s.products > 0)) {
         let _ = write!(
             h,
@@ -166,7 +209,7 @@ fn roofline(h: &mut String, report: &Report) {
     }
     let _ = write!(
         h,
-        "<text x=\"{}\" y=\"385\" font-size=\"12\" text-anchor=\"end\">operations for each byte of external memory, {x0:.2} to {x1:.1}, logarithmic</text><text x=\"62\" y=\"14\" font-size=\"12\">GOP/s, {y0:.2} to {y1:.1}, logarithmic; peak {:.1}</text></svg><p class=\"note\">Blue: matrix unit, orange: attention, green: vector.</p>",
+        "<text x=\"{}\" y=\"385\" font-size=\"12\" text-anchor=\"end\">operations for each byte of external memory</text><text x=\"0\" y=\"14\" font-size=\"12\">GOP/s; peak of the matrix unit {:.1}</text></svg><p class=\"note\">Both axes logarithmic. Blue: matrix unit, orange: attention, green: vector; broken lines: the ceilings of units with fewer multipliers. Hover a point for its operator.</p>",
         WIDTH - 20.0,
         report.peak_gops
     );
@@ -177,23 +220,28 @@ fn energy(h: &mut String, report: &Report) {
     let _ = write!(h, "<h2>Energy</h2><svg viewBox=\"0 0 {WIDTH} 40\" role=\"img\">");
     let mut x = 0.0;
     let total = account.total_pj.max(1e-12);
-    for (i, line) in account.lines.iter().enumerate() {
+    let colour = |component: &str| {
+        let n = COMPONENTS.iter().position(|c| *c == component).unwrap_or_default();
+        COLOURS[n % COLOURS.len()]
+    };
+    for line in &account.lines {
         let w = line.energy_pj / total * WIDTH;
         let _ = write!(
             h,
             "<rect x=\"{x:.2}\" y=\"0\" width=\"{w:.2}\" height=\"36\" fill=\"{}\"><title>{} {}: {:.3} mJ</title></rect>",
-            COLOURS[i % COLOURS.len()],
+            colour(line.component),
             line.component,
             line.entry,
             line.energy_pj / 1e9
         );
         x += w;
     }
-    h.push_str("</svg><table><tr><th>component<th>table entry<th>events<th>mJ<th>share<th>total changes, entry + 20 %</tr>");
+    h.push_str("</svg><table><tr><th>component<th>table entry<th>events<th>mJ<th>share<th>total, entry ±20 %</tr>");
     for line in &account.lines {
         let _ = write!(
             h,
-            "<tr><td>{}<td>{}<td>{}<td>{:.4}<td>{:.1} %<td>+{:.2} %</tr>",
+            "<tr><td><span style=\"background:{}\">&emsp;</span> {}<td>{}<td>{}<td>{:.4}<td>{:.1} %<td>±{:.2} %</tr>",
+            colour(line.component),
             line.component,
             line.entry,
             grouped(line.events),

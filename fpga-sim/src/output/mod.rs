@@ -1,5 +1,5 @@
 //! What a report turns into: CSV with SCALE-Sim's columns, a Perfetto trace,
-//! VCD of one operator's dataflow, and a page that stands alone.
+//! VCD of the schedule or of one operator's dataflow, and a page that stands alone.
 
 mod csv;
 mod html;
@@ -9,4 +9,4 @@ mod wave;
 pub use csv::{bandwidth_report, compute_report};
 pub use html::html;
 pub use perfetto::perfetto;
-pub use wave::vcd;
+pub use wave::{schedule_vcd, vcd};

@@ -1,8 +1,10 @@
-//! VCD of one dataflow graph.
+//! VCD of one dataflow graph, and of the schedule of a whole run.
 
 use crate::engine::Recorder;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
+use crate::mapping::Unit;
+use crate::simulate::Report;
 use crate::{stepped, timestamp};
 use std::io::Write;
 
@@ -26,6 +28,55 @@ pub fn vcd(graph: &Graph, picoseconds: u64, out: impl Write) -> Result<()> {
     };
     write(graph, &record, picoseconds, out)
         .map_err(|e| Error::Io { path: "VCD".into(), reason: e.to_string() })
+}
+
+/// The schedule of a run: for each unit a bit that is high while one of its
+/// operators runs, one for waits for weights, and the operator's name as text
+/// (a string variable, as GTKWave shows it).
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn schedule_vcd(report: &Report, out: impl Write) -> Result<()> {
+    let picoseconds = (1e6 / report.clock_mhz) as u64;
+    let write = || -> std::io::Result<()> {
+        let mut w = vcd::Writer::new(std::io::BufWriter::new(out));
+        w.timescale(1, vcd::TimescaleUnit::PS)?;
+        w.add_module("schedule")?;
+        let units = [Unit::Linear, Unit::Attention, Unit::Vector]
+            .map(|unit| (unit, format!("{unit:?}").to_lowercase()))
+            .map(|(unit, name)| w.add_wire(1, &name).map(|id| (unit, id)));
+        let units = units.into_iter().collect::<std::io::Result<Vec<_>>>()?;
+        let waits = w.add_wire(1, "waits_for_weights")?;
+        let name = w.add_var(vcd::VarType::String, 1, "operator", None)?;
+        w.upscope()?;
+        w.enddefinitions()?;
+        w.timestamp(0)?;
+        for (_, id) in &units {
+            w.change_scalar(*id, false)?;
+        }
+        w.change_scalar(waits, false)?;
+        for s in &report.steps {
+            if s.load_wait_cycles > 0 {
+                w.timestamp((s.start_cycles - s.load_wait_cycles) * picoseconds)?;
+                for (_, id) in &units {
+                    w.change_scalar(*id, false)?;
+                }
+                w.change_scalar(waits, true)?;
+            }
+            w.timestamp(s.start_cycles * picoseconds)?;
+            w.change_scalar(waits, false)?;
+            for (unit, id) in &units {
+                w.change_scalar(*id, *unit == s.unit)?;
+            }
+            w.change_string(name, &s.name.replace(char::is_whitespace, "_"))?;
+        }
+        w.timestamp(report.latency_cycles * picoseconds)?;
+        for (_, id) in &units {
+            w.change_scalar(*id, false)?;
+        }
+        w.flush()
+    };
+    write().map_err(|e| Error::Io { path: "VCD".into(), reason: e.to_string() })
 }
 
 fn write(

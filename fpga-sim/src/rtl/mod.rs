@@ -11,7 +11,9 @@ mod linear;
 mod softmax;
 mod units;
 
-pub use attention::{Scores, scores};
+pub use attention::{
+    DIVIDE, MIX, PRODUCTS, RECIPROCAL, STATISTICS, Scores, attention, attention_stage, scores,
+};
 pub use bench::{Bench, harness, top};
 pub use linear::{Array, array, weight_buffer};
 pub use softmax::{edge_moe_exp, edge_moe_recurrence, edge_moe_sum, shift_recurrence, shift_sum};
