@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from .recipes import KINDS, RECIPES, Recipe, replace
+from .search import COSTS
 from .tasks import Sources
 from .train import Options, Trainer
 
@@ -49,7 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     find.add_argument("--budget", default="", help="costs not to exceed, in the unit of --cost")
     find.add_argument(
-        "--cost", help="figure of undertone plan --json, a path with dots: worlds.0.operations"
+        "--cost",
+        help=f"{', '.join(COSTS)}, or a figure of undertone plan --json as a path with dots",
     )
     find.add_argument("--plan", default="", help="more arguments for undertone plan, in one string")
     find.add_argument("--undertone", default="target/release/undertone", help="the program to ask")
@@ -140,10 +142,9 @@ def _search(arguments: argparse.Namespace, sources: Sources, given: list[str]) -
     price = None
     if arguments.cost:
         data = sources.folders.get(base.task)
-        extra = shlex.split(arguments.plan)
-        price = Plan(
-            arguments.undertone, space, arguments.runs, data, extra, arguments.cost, known={}
-        )
+        named, key = COSTS.get(arguments.cost, ((), arguments.cost))
+        extra = [*named, *shlex.split(arguments.plan)]
+        price = Plan(arguments.undertone, space, arguments.runs, data, extra, key, known={})
     if not (arguments.runs / base.name / "final.pt").exists():
         shipped = arguments.shipped / base.name
         if not shipped.exists():

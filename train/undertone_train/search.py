@@ -143,6 +143,16 @@ def within(shares: Tensor, budget: float, price: Pricer) -> Assignment:
     return frozen()
 
 
+COSTS = {
+    "mpc-lan": (("--world", "mpc", "--network", "lan"), "online.latency_seconds.0"),
+    "mpc-wan": (("--world", "mpc", "--network", "wan"), "online.latency_seconds.0"),
+    "mpc-bytes": (("--world", "mpc", "--network", "lan"), "online.sent_bytes.client"),
+    "fixed-point": ((), "worlds.1.operations"),
+}
+"""Named costs: arguments of ``undertone plan`` and the figure's path in its JSON. A latency has a
+share that is measured on the machine at hand; bytes and operations are the same everywhere."""
+
+
 @dataclass
 class Plan:
     """Asks ``undertone`` what an assignment costs, on the searched weights."""
