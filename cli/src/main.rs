@@ -9,6 +9,7 @@ mod bench;
 mod calibrate;
 mod compare;
 mod examples;
+mod export;
 mod infer;
 mod plan;
 mod render;
@@ -36,6 +37,8 @@ enum Command {
     Infer(infer::Options),
     /// Measure the range of every site on training data and store it in the model's config.json.
     Calibrate(calibrate::Options),
+    /// Write a crate that runs a model on a microcontroller, with golden results.
+    Export(export::Options),
     /// Time a model in each world, one thread.
     Bench(bench::Options),
 }
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
         Command::Plan(options) => plan::run(&options),
         Command::Infer(options) => infer::run(&options),
         Command::Calibrate(options) => calibrate::run(&options),
+        Command::Export(options) => export::run(&options),
         Command::Bench(options) => bench::run(&options),
     };
     match result {

@@ -31,6 +31,48 @@ pub fn matvec_requant(w: &[Block], x: &[Quad], scales: &[Scale], out: &mut [i8])
     }
 }
 
+/// Σ aᵢ·bᵢ, exact: SMLALD multiplies two pairs and adds both products to a 64-bit sum.
+#[must_use]
+#[inline]
+pub fn dot16(a: &[i16], b: &[i16]) -> i64 {
+    let whole = a.len().min(b.len()) / 8;
+    let (a8, a_rest) = a.split_at_checked(8 * whole).unwrap_or_default();
+    let (b8, b_rest) = b.split_at_checked(8 * whole).unwrap_or_default();
+    let (mut low, mut high) = (0u32, 0i32);
+    if whole > 0 {
+        // SAFETY: `a` and `b` walk eight elements a round from the start of slices that hold eight
+        // for each of the `whole` rounds. LDR takes any alignment on these cores. Nothing is
+        // written but registers.
+        unsafe {
+            asm!(
+                "2:",
+                "ldr {x}, [{a}], #4",
+                "ldr {y}, [{b}], #4",
+                "smlald {low}, {high}, {x}, {y}",
+                "ldr {x}, [{a}], #4",
+                "ldr {y}, [{b}], #4",
+                "smlald {low}, {high}, {x}, {y}",
+                "ldr {x}, [{a}], #4",
+                "ldr {y}, [{b}], #4",
+                "smlald {low}, {high}, {x}, {y}",
+                "ldr {x}, [{a}], #4",
+                "ldr {y}, [{b}], #4",
+                "smlald {low}, {high}, {x}, {y}",
+                "subs {n}, #1",
+                "bne 2b",
+                a = inout(reg) a8.as_ptr() => _,
+                b = inout(reg) b8.as_ptr() => _,
+                n = inout(reg) whole => _,
+                x = out(reg) _, y = out(reg) _,
+                low = inout(reg) low, high = inout(reg) high,
+                options(nostack, readonly),
+            );
+        }
+    }
+    let sum = (i64::from(high) << 32) + i64::from(low);
+    if a_rest.is_empty() || b_rest.is_empty() { sum } else { sum + portable::dot16(a_rest, b_rest) }
+}
+
 /// One row of a word of columns: load, spread, multiply and add.
 macro_rules! row {
     ($sum:literal) => {

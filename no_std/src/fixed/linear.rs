@@ -68,6 +68,10 @@ impl Operand for i16 {
 
     #[inline]
     fn dot_block(a: &[i16], b: &[Self]) -> i64 {
+        if undertone_dsp::SMALL {
+            return undertone_dsp::dot16(a, b);
+        }
+        // Halves of 8 bits are what vector units of a host multiply.
         let (mut high, mut low) = (0i32, 0i32);
         for (&x, &y) in a.iter().zip(b) {
             high = high.wrapping_add(i32::from(x) * i32::from(y >> 8));
@@ -88,6 +92,9 @@ const TILE: usize = 16;
 #[inline]
 #[must_use]
 pub fn dot<B: Operand>(a: &[i16], b: &[B]) -> i64 {
+    if a.len() <= DOT_BLOCK {
+        return B::dot_block(a, b);
+    }
     let mut total = 0i64;
     for (a, b) in a.chunks(DOT_BLOCK).zip(b.chunks(DOT_BLOCK)) {
         total += B::dot_block(a, b);

@@ -12,8 +12,9 @@ pub const fn round_shift(x: i64, shift: i32) -> i64 {
     if shift > 63 {
         0
     } else if shift > 0 {
-        // floor(x / 2^s) plus the bit just below: half up without an addition that could overflow.
-        (x >> shift) + ((x >> (shift - 1)) & 1)
+        // Half up without an addition that could overflow, and with one wide shift.
+        let twice = x >> (shift - 1);
+        (twice >> 1) + (twice & 1)
     } else if shift > -64 {
         x << -shift
     } else {
@@ -25,6 +26,10 @@ pub const fn round_shift(x: i64, shift: i32) -> i64 {
 #[inline]
 #[must_use]
 pub const fn mul_shift(a: i64, b: i64, shift: i32) -> i64 {
+    if b == 1 && shift >= 0 {
+        // Most calls, and a small core has no 128-bit product.
+        return round_shift(a, shift);
+    }
     let p = a as i128 * b as i128;
     let r = if shift > 126 {
         0
@@ -79,7 +84,10 @@ impl Requant {
     #[inline]
     #[must_use]
     pub const fn apply(self, x: i64) -> i64 {
-        // Nearly always the product fits; the wide path costs a small core dearly.
+        // A 32-bit sum is the rule, and its product fits: the wide paths cost a small core dearly.
+        if x as i32 as i64 == x && self.shift >= 0 {
+            return round_shift(x as i32 as i64 * self.multiplier as i64, self.shift);
+        }
         match x.checked_mul(self.multiplier as i64) {
             Some(p) if self.shift >= 0 => round_shift(p, self.shift),
             _ => mul_shift(x, self.multiplier as i64, self.shift),
