@@ -17,9 +17,9 @@ pub use long::weigh;
 #[cfg(not(long))]
 pub use portable::weigh;
 #[cfg(not(dsp))]
-pub use portable::{dot16, matvec, matvec_requant};
+pub use portable::{dot16, dots16, matvec, matvec_requant};
 #[cfg(dsp)]
-pub use simd::{dot16, matvec, matvec_requant};
+pub use simd::{dot16, dots16, matvec, matvec_requant};
 
 /// Whether the core is a small one, without vectors.
 pub const SMALL: bool = cfg!(all(target_os = "none", target_pointer_width = "32"));

@@ -65,6 +65,14 @@ pub fn dot16(a: &[i16], b: &[i16]) -> i64 {
     (i64::from(high) << 16) + i64::from(low)
 }
 
+/// `sums_r = Σ_c a_c·b[r·stride + c]`, exact: [`dot16`] of one vector with rows that are `stride`
+/// apart. Rows that `b` does not hold give what is left of them.
+pub fn dots16(a: &[i16], b: &[i16], stride: usize, sums: &mut [i64]) {
+    for (r, sum) in sums.iter_mut().enumerate() {
+        *sum = crate::dot16(a, b.get(r * stride..).unwrap_or_default());
+    }
+}
+
 /// `acc_c += Σ_k weights_k · v[k·stride + c]`, exact while 64 bits hold it.
 pub fn weigh(acc: &mut [i64], weights: &[i32], v: &[i16], stride: usize) {
     for (c, sum) in acc.iter_mut().enumerate() {
@@ -127,6 +135,20 @@ mod tests {
         // The longest that the halves hold.
         let lowest = [i16::MIN; 1 << 15];
         assert_eq!(dot16(&lowest, &lowest), 1 << 45);
+    }
+
+    #[test]
+    fn rows_are_products() {
+        let mut state = 11;
+        let (mut a, mut b) = ([0i16; 20], [0i16; 200]);
+        a.iter_mut().chain(&mut b).for_each(|x| *x = draw(&mut state));
+        for (k, stride, rows) in [(20, 20, 7), (16, 21, 9), (3, 5, 1), (0, 0, 4), (8, 8, 0)] {
+            let mut sums = [7; 9];
+            dots16(&a[..k], &b, stride, &mut sums[..rows]);
+            for (r, &sum) in sums[..rows].iter().enumerate() {
+                assert_eq!(sum, dot16(&a[..k], &b[r * stride..r * stride + k]));
+            }
+        }
     }
 
     #[test]

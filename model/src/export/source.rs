@@ -98,8 +98,9 @@ path = "src/main.rs"
 undertone-core = {{ path = {core:?} }}
 undertone-board = {{ path = {board:?} }}
 
+# `3` instead of "s" takes 60 KB of flash more for 4 % fewer instructions.
 [profile.release]
-opt-level = 3
+opt-level = "s"
 lto = "fat"
 codegen-units = 1
 panic = "abort"

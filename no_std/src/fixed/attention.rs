@@ -6,14 +6,14 @@
 //! kinds, whose weight needs no maximum. Numerators are exact sums of weight × value: at most 2^24 · 2^15 each, so
 //! 2^24 keys fit an `i64`.
 
-use super::linear::dot;
+use super::linear::dots;
 use super::recip::{Scaled, recip};
 use super::requant::{Narrow, Requant, round_shift};
 use super::shift::RowSum;
 use super::{KernelError, check_len};
 
 /// Keys that are weighted together; where halves are added up, 2^12 · 2^15 · 8 fits an `i32`.
-const KEYS: usize = if undertone_dsp::LONG { 32 } else { 8 };
+const KEYS: usize = if undertone_dsp::LONG { 16 } else { 8 };
 /// Columns of V that are accumulated together.
 const TILE: usize = 16;
 /// The largest weight, and with a minus sign the least.
@@ -143,9 +143,17 @@ impl Head<'_> {
         }
     }
 
+    /// The products of a query with keys from `first` on.
     #[inline]
-    fn score(&self, q: &[i16], key: usize, saturated: &mut u64) -> i32 {
-        let (s, clipped) = i32::narrow(self.score.apply(dot(q, self.k.row(key))));
+    fn products(&self, q: &[i16], first: usize, sums: &mut [i64]) {
+        let keys = self.k.data.get(first * self.k.stride..).unwrap_or_default();
+        dots(q, keys, self.k.stride, sums);
+    }
+
+    /// The score of a product.
+    #[inline(always)]
+    fn score(&self, product: i64, saturated: &mut u64) -> i32 {
+        let (s, clipped) = i32::narrow(self.score.apply(product));
         *saturated += u64::from(clipped);
         s
     }
@@ -237,8 +245,10 @@ pub fn softmax<const F: u32, O: Narrow>(
             let len = KEYS.min(visible - first);
             // Weights from here on refer to the present maximum.
             let mut start = 0;
-            for b in 0..len {
-                let score = head.score(q, first + b, &mut count.weights);
+            let mut products = [0; KEYS];
+            head.products(q, first, products.get_mut(..len).unwrap_or_default());
+            for (b, &product) in products.iter().take(len).enumerate() {
+                let score = head.score(product, &mut count.weights);
                 let max = row.max_with(score);
                 if max > row.max {
                     let before = block.get(start..b).unwrap_or_default();
@@ -401,8 +411,10 @@ pub fn weighted<W: Weight, O: Narrow>(
         for first in (0..visible).step_by(KEYS) {
             let mut block = [0i32; KEYS];
             let len = KEYS.min(visible - first);
-            for (b, slot) in block.iter_mut().take(len).enumerate() {
-                let (w, clamped) = weight.weight(head.score(q, first + b, &mut count.weights));
+            let mut products = [0; KEYS];
+            head.products(q, first, products.get_mut(..len).unwrap_or_default());
+            for (slot, &product) in block.iter_mut().take(len).zip(&products) {
+                let (w, clamped) = weight.weight(head.score(product, &mut count.weights));
                 count.weights += u64::from(clamped);
                 sum += i64::from(w);
                 *slot = w;
