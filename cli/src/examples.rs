@@ -26,6 +26,10 @@ pub(crate) struct Examples {
     pub(crate) rows: Vec<f32>,
     /// The right classes.
     pub(crate) labels: Vec<usize>,
+    /// What they are called.
+    pub(crate) names: Vec<String>,
+    /// The 8-bit pixels behind the rows, line by line; none for texts.
+    pub(crate) pixels: Vec<Vec<u8>>,
 }
 
 impl Examples {
@@ -41,7 +45,14 @@ impl Examples {
     }
 
     fn new(name: String, shape: Shape) -> Self {
-        Self { name, shape, rows: Vec::new(), labels: Vec::new() }
+        Self {
+            name,
+            shape,
+            rows: Vec::new(),
+            labels: Vec::new(),
+            names: Vec::new(),
+            pixels: Vec::new(),
+        }
     }
 
     /// Test examples for a model: `data` if given, else the images beside the models, else
@@ -83,9 +94,9 @@ impl Examples {
         };
         let mut examples =
             Self::new(format!("{name} of {}", folder.display()), image_shape(model)?);
-        for item in set.iter().take(limit) {
+        for (number, item) in set.iter().take(limit).enumerate() {
             let (picture, label) = item?;
-            examples.push_image(model, &picture, label)?;
+            examples.push_image(model, format!("{number:05}"), &picture, label)?;
         }
         examples.check()
     }
@@ -111,15 +122,23 @@ impl Examples {
                 .and_then(|(_, label)| labels.iter().position(|l| l == label))
                 .with_context(|| format!("{name}.png: no class of the model has this name"))?;
             let picture = Picture::load(&path).with_context(|| name.clone())?;
-            examples.push_image(model, &picture, label)?;
+            examples.push_image(model, name, &picture, label)?;
         }
         examples.check()
     }
 
-    fn push_image(&mut self, model: &Model, picture: &Picture, label: usize) -> anyhow::Result<()> {
+    fn push_image(
+        &mut self,
+        model: &Model,
+        name: String,
+        picture: &Picture,
+        label: usize,
+    ) -> anyhow::Result<()> {
         let vit = model.config.vit().context("the model does not read images")?;
         let values = picture.to_input(vit, Resize::Refuse)?;
         self.rows.extend(model.rows(&EncoderInput::Image(&values))?);
+        self.pixels.push(picture.to_pixels(vit, Resize::Refuse)?);
+        self.names.push(name);
         self.labels.push(label);
         Ok(())
     }
@@ -138,6 +157,7 @@ impl Examples {
             let episode = task.episode(seed, index);
             let input = EncoderInput::Tokens { ids: &episode.tokens, mask: None };
             examples.rows.extend(model.rows(&input)?);
+            examples.names.push(format!("{index:05}"));
             examples.labels.push(episode.label as usize);
         }
         examples.check()

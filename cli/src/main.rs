@@ -10,6 +10,7 @@ mod calibrate;
 mod compare;
 mod examples;
 mod explore;
+mod export;
 mod infer;
 mod party;
 mod party_client;
@@ -46,6 +47,8 @@ enum Command {
     Party(party::Options),
     /// Make a model folder with random weights, for costs: a published shape, any kind a head.
     Shape(shape::Options),
+    /// Write a crate that runs a model on a microcontroller, with golden results.
+    Export(export::Options),
     /// Time a model in each world, one thread.
     Bench(bench::Options),
     /// Simulate a model or a list of operators on an FPGA, cycle by cycle.
@@ -111,6 +114,7 @@ fn main() -> ExitCode {
         Command::Calibrate(options) => calibrate::run(&options),
         Command::Party(options) => party::run(&options),
         Command::Shape(options) => shape::run(&options),
+        Command::Export(options) => export::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Simulate(options) => simulate::run(&options),
         Command::Explore(options) => explore::run(&options),

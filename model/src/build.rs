@@ -4,7 +4,7 @@ use std::path::Path;
 
 use undertone_core::attention::{Kind, Variant};
 use undertone_core::encoder::{
-    self, Activation, Encoder, Group, Layer, Norm, NormPosition, Pooling,
+    self, Activation, Encoder, Group, Groups, Layer, Norm, NormPosition, Pooling,
 };
 use undertone_core::{Approximate, Fault, Function, Mask, Menu, Multiply, Num, Role, Shape, Site};
 
@@ -228,7 +228,7 @@ fn norm<W: Host>(
 }
 
 /// The kinds of a layer in order of first appearance, and the heads in that order.
-fn groups(heads: &[HeadKind]) -> Result<(Vec<Group>, Vec<usize>), Fault> {
+fn groups(heads: &[HeadKind]) -> Result<(Groups, Vec<usize>), Fault> {
     let mut groups: Vec<Group> = Vec::new();
     let mut members: Vec<Vec<usize>> = Vec::new();
     for (number, head) in heads.iter().enumerate() {
@@ -244,12 +244,10 @@ fn groups(heads: &[HeadKind]) -> Result<(Vec<Group>, Vec<usize>), Fault> {
             }
         }
     }
-    if groups.len() > encoder::MAX_GROUPS {
-        return Err(Fault::Capacity {
-            what: "kinds of attention in a layer",
-            limit: encoder::MAX_GROUPS,
-        });
-    }
+    let groups = Groups::new(&groups).ok_or(Fault::Capacity {
+        what: "kinds of attention in a layer",
+        limit: encoder::MAX_GROUPS,
+    })?;
     Ok((groups, members.concat()))
 }
 
@@ -302,7 +300,7 @@ fn layer<W: Host + Multiply + Approximate, M: Menu<W>>(
     weights: &LayerWeights,
 ) -> Result<Layer<W>, W::Error> {
     let (groups, order) = groups(&config.heads)?;
-    for group in &groups {
+    for group in groups.iter() {
         M::check(&group.kind)?;
     }
     let d = c.head_width();
@@ -347,7 +345,7 @@ fn layer<W: Host + Multiply + Approximate, M: Menu<W>>(
         norm1: norm(w, config.norm, &weights.attention_norm, c.norm_eps)?,
         norm2: norm(w, config.norm, &weights.mlp_norm, c.norm_eps)?,
         activation,
-        groups: groups.into_iter().collect(),
+        groups,
         position: match c.norm_position {
             config::NormPosition::Pre => NormPosition::Pre,
             config::NormPosition::Post => NormPosition::Post,

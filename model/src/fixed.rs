@@ -8,6 +8,11 @@ use undertone_core::{
 use crate::build::{Model, Prepared};
 use crate::host::{Host, Weight};
 
+/// A value with so many fraction bits, as it enters the world.
+pub(crate) fn to_fixed(value: f32, frac: i16) -> i64 {
+    (f64::from(value) * f64::from(frac).exp2()).round_ties_even() as i64
+}
+
 /// The finest 16-bit format of some values, and the values in it.
 fn quantise(op: &'static str, shape: Shape, values: &[f32]) -> Result<(Vec<i16>, i16), Fault> {
     if values.len() != shape.len() {
@@ -41,10 +46,7 @@ impl<M: Memory> Host for Fixed<M, Vec<i16>> {
             let left = Shape::new(1, 1, values.len());
             return Err(Fault::Shape { op: "input", left, right: shape });
         }
-        self.input(shape, on, |i, frac| {
-            let unit = f64::from(frac).exp2();
-            (f64::from(values.get(i).copied().unwrap_or(0.0)) * unit).round_ties_even() as i64
-        })
+        self.input(shape, on, |i, frac| to_fixed(values.get(i).copied().unwrap_or(0.0), frac))
     }
 
     fn reveal(&mut self, x: &Tensor) -> Result<Vec<f32>, Fault> {
@@ -94,7 +96,8 @@ pub fn plan(model: &Model, shape: Shape) -> Result<Plan, Fault> {
     let input = w.input(shape, on, |_, _| 0)?;
     let output = encoder.run::<Online>(&mut w, input, &Mask::NONE, &model.calibration)?;
     let (tensors, wide) = w.needed();
-    Ok(Plan { counts: *w.counts(), tensors, wide, depth: output.depth() })
+    let output_shape = w.shape(&output);
+    Ok(Plan { counts: *w.counts(), tensors, wide, depth: output.depth(), output: output_shape })
 }
 
 /// The plan of a fixed-point run.
@@ -108,6 +111,8 @@ pub struct Plan {
     pub wide: usize,
     /// World operations on the longest path.
     pub depth: u32,
+    /// The shape of the output.
+    pub output: Shape,
 }
 
 impl Plan {
@@ -132,6 +137,8 @@ pub struct FixedModel<'a> {
 pub struct FixedRun {
     /// The revealed output.
     pub output: Vec<f32>,
+    /// Fraction bits of the output: `output · 2^frac` is what the world holds.
+    pub frac: i16,
     /// Operations counted.
     pub counts: Counts,
     /// Elements that saturated.
@@ -163,8 +170,12 @@ impl<'a> FixedModel<'a> {
     pub fn run(&mut self, values: &[f32]) -> Result<FixedRun, Fault> {
         let w = &mut self.world;
         w.clear();
+        let on = self.model.calibration.bound(Site::outside(Role::Input));
+        let input = w.secret(self.shape, values, on)?;
         let output =
-            self.model.run::<_, Online>(w, &self.encoder, self.shape, values, &Mask::NONE)?;
-        Ok(FixedRun { output, counts: *w.counts(), saturated: w.saturated() })
+            self.encoder.run::<Online>(w, input, &Mask::NONE, &self.model.calibration)?;
+        let frac = output.frac();
+        let output = w.reveal(&output)?;
+        Ok(FixedRun { output, frac, counts: *w.counts(), saturated: w.saturated() })
     }
 }

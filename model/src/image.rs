@@ -118,6 +118,21 @@ impl Picture {
     /// # Errors
     /// [`PictureError::Size`] for another size without [`Resize::Scale`].
     pub fn to_input(&self, vit: &VitInput, resize: Resize) -> Result<Vec<f32>, PictureError> {
+        let interleaved = self.to_pixels(vit, resize)?;
+        let mut values = Vec::with_capacity(vit.image_len());
+        for (channel, table) in normalised(vit).iter().enumerate() {
+            let pixels = interleaved.iter().skip(channel).step_by(vit.channels);
+            values.extend(pixels.map(|&pixel| table[usize::from(pixel)]));
+        }
+        Ok(values)
+    }
+
+    /// The 8-bit pixels behind [`Picture::to_input`], line by line with the channels of a pixel
+    /// side by side.
+    ///
+    /// # Errors
+    /// As [`Picture::to_input`].
+    pub fn to_pixels(&self, vit: &VitInput, resize: Resize) -> Result<Vec<u8>, PictureError> {
         let expected = vit.image_size;
         let side = expected as u32;
         let (width, height) = self.size();
@@ -130,19 +145,20 @@ impl Picture {
         } else {
             return Err(PictureError::Size { width, height, expected });
         };
-        let interleaved = match vit.channels {
+        Ok(match vit.channels {
             1 => image.to_luma8().into_raw(),
             _ => image.to_rgb8().into_raw(),
-        };
-        let mut values = Vec::with_capacity(vit.image_len());
-        for (channel, (mean, std)) in vit.pixel_mean.iter().zip(&vit.pixel_std).enumerate() {
-            let normalise = |pixel: u8| ((f64::from(pixel) / 255.0 - mean) / std) as f32;
-            let table: Vec<f32> = (0..=255).map(normalise).collect();
-            let pixels = interleaved.iter().skip(channel).step_by(vit.channels);
-            values.extend(pixels.map(|&pixel| table[usize::from(pixel)]));
-        }
-        Ok(values)
+        })
     }
+}
+
+/// The value of each 8-bit pixel, for each channel.
+#[must_use]
+pub fn normalised(vit: &VitInput) -> Vec<[f32; 256]> {
+    let of = |(mean, std): (&f64, &f64)| {
+        std::array::from_fn(|pixel| ((pixel as f64 / 255.0 - mean) / std) as f32)
+    };
+    vit.pixel_mean.iter().zip(&vit.pixel_std).map(of).collect()
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub mod build;
 pub mod config;
 pub mod dataset;
 pub mod domains;
+pub mod export;
 pub mod fixed;
 pub mod float;
 pub mod host;

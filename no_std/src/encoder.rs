@@ -17,6 +17,37 @@ pub struct Group {
     pub kind: Kind,
 }
 
+/// The groups of one layer, in place: a layer of them can be a constant in flash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Groups {
+    len: usize,
+    all: [Group; MAX_GROUPS],
+}
+
+impl Groups {
+    /// So many groups; `None` beyond [`MAX_GROUPS`].
+    #[must_use]
+    pub const fn new(groups: &[Group]) -> Option<Self> {
+        if groups.len() > MAX_GROUPS {
+            return None;
+        }
+        let mut all = [Group { heads: 0, kind: Kind::Uniform }; MAX_GROUPS];
+        let mut i = 0;
+        while i < groups.len() {
+            all[i] = groups[i];
+            i += 1;
+        }
+        Some(Self { len: groups.len(), all })
+    }
+}
+
+impl core::ops::Deref for Groups {
+    type Target = [Group];
+    fn deref(&self) -> &[Group] {
+        self.all.get(..self.len).unwrap_or_default()
+    }
+}
+
 /// A row norm.
 pub enum Norm<W: World> {
     /// LayerNorm.
@@ -85,7 +116,7 @@ pub struct Layer<W: World> {
     /// The activation after the first feed-forward projection.
     pub activation: Activation<W>,
     /// Kinds of attention, adjacent heads together.
-    pub groups: heapless::Vec<Group, MAX_GROUPS>,
+    pub groups: Groups,
     /// Where the norms stand.
     pub position: NormPosition,
 }

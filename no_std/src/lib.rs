@@ -25,5 +25,5 @@ pub use ledger::{Counts, Op, Width};
 pub use menu::{Full, Menu, Poly};
 pub use num::Num;
 pub use shape::{Axis, Form, Mask, Shape};
-pub use site::{Bound, Domains, Range, Role, Site, Uncalibrated};
+pub use site::{Bound, Domains, Range, Ranges, Role, Site, Uncalibrated};
 pub use world::{Approximate, Compare, Function, Made, Multiply, World};

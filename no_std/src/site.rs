@@ -251,3 +251,26 @@ impl Domains for Uncalibrated {
         Bound::unknown(site)
     }
 }
+
+/// Ranges in a table in order of their sites: what an exported model keeps in flash.
+///
+/// ```
+/// use undertone_core::{Domains as _, Num, Range, Ranges, Role, Site};
+/// const UNIT: Range = Range::new(Num::int(-1), Num::int(1));
+/// static RANGES: Ranges<'static> = Ranges(&[(Site::layer(0, Role::Scores), UNIT)]);
+/// assert_eq!(RANGES.bound(Site::layer(0, Role::Scores)).range, Some(UNIT));
+/// assert_eq!(RANGES.bound(Site::layer(1, Role::Scores)).range, None);
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Ranges<'a>(pub &'a [(Site, Range)]);
+
+impl Domains for Ranges<'_> {
+    fn bound(&self, site: Site) -> Bound {
+        let find = |site: Site| {
+            let at = self.0.binary_search_by_key(&site, |entry| entry.0).ok()?;
+            self.0.get(at).map(|entry| entry.1)
+        };
+        // Attention sites within a layer carry their group; all others stand for the whole layer.
+        Bound { site, range: find(site).or_else(|| find(Site { group: 0, ..site })) }
+    }
+}

@@ -5,6 +5,7 @@
 use undertone_core::fixed::Online;
 use undertone_core::trace::{Node, Operators, Step};
 use undertone_core::{Bound, Counts, Domains as _, Fault, Full, Mask, Menu, Role, Shape, Site};
+use undertone_core::World as _;
 use undertone_model::Model;
 use undertone_model::fixed::{self, heap};
 use undertone_model::float::{Absent, Float, Fused};
@@ -84,10 +85,10 @@ fn fixed_run(s: &Subject, tensors: usize, wide: usize) -> Result<fixed::Plan, Fa
     let on = s.model.calibration.bound(Site::outside(Role::Input));
     let input = w.secret(s.shape, &s.rows, on)?;
     let output = encoder.run::<Online>(&mut w, input, &Mask::NONE, &s.model.calibration)?;
-    let depth = output.depth();
+    let (depth, shape) = (output.depth(), w.shape(&output));
     assert!(w.reveal(&output)?.iter().all(|x| x.is_finite()));
     let (tensors, wide) = w.needed();
-    Ok(fixed::Plan { counts: *w.counts(), tensors, wide, depth })
+    Ok(fixed::Plan { counts: *w.counts(), tensors, wide, depth, output: shape })
 }
 
 fn fixed_plans_equal_runs(subjects: &[Subject]) {

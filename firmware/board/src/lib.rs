@@ -14,11 +14,15 @@ pub use cortex_m_rt;
 pub use riscv_rt;
 
 mod counter;
+mod file;
 mod out;
+mod place;
 pub mod stack;
 
 pub use counter::instructions;
-pub use out::{Digest, exit, print, print_number};
+pub use file::Input;
+pub use out::{Digest, exit, print, print_number, print_signed};
+pub use place::Place;
 
 /// The program's entry: `main!(run)` starts `fn run()` on a board or a host and exits with 0.
 #[macro_export]

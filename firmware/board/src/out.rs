@@ -20,6 +20,14 @@ pub fn print_number(n: u64) {
     print(DIGITS.get((n % 10) as usize..).and_then(|d| d.get(..1)).unwrap_or("?"));
 }
 
+/// Writes a decimal number with its sign.
+pub fn print_signed(n: i64) {
+    if n < 0 {
+        print("-");
+    }
+    print_number(n.unsigned_abs());
+}
+
 const DIGITS: &str = "0123456789abcdef";
 
 /// Ends the program; the emulator exits with the code.

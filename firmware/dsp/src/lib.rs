@@ -7,13 +7,24 @@
 
 pub mod portable;
 
+#[cfg(long)]
+mod long;
 #[cfg(dsp)]
 mod simd;
 
+#[cfg(long)]
+pub use long::weigh;
+#[cfg(not(long))]
+pub use portable::weigh;
 #[cfg(not(dsp))]
-pub use portable::{matvec, matvec_requant};
+pub use portable::{dot16, dots16, matvec, matvec_requant};
 #[cfg(dsp)]
-pub use simd::{matvec, matvec_requant};
+pub use simd::{dot16, dots16, matvec, matvec_requant};
+
+/// Whether the core is a small one, without vectors.
+pub const SMALL: bool = cfg!(all(target_os = "none", target_pointer_width = "32"));
+/// Whether the core multiplies 32-bit numbers into 64-bit sums in one instruction.
+pub const LONG: bool = cfg!(long);
 
 /// Rows that are multiplied together. Their number must be a multiple.
 pub const ROWS: usize = 4;

@@ -31,6 +31,114 @@ pub fn matvec_requant(w: &[Block], x: &[Quad], scales: &[Scale], out: &mut [i8])
     }
 }
 
+/// Σ aᵢ·bᵢ, exact: SMLALD multiplies two pairs and adds both products to a 64-bit sum.
+#[must_use]
+#[inline]
+pub fn dot16(a: &[i16], b: &[i16]) -> i64 {
+    let whole = a.len().min(b.len()) / 8;
+    let (a8, a_rest) = a.split_at_checked(8 * whole).unwrap_or_default();
+    let (b8, b_rest) = b.split_at_checked(8 * whole).unwrap_or_default();
+    let (mut low, mut high) = (0u32, 0i32);
+    if whole > 0 {
+        // SAFETY: `a` and `b` walk eight elements a round from the start of slices that hold eight
+        // for each of the `whole` rounds. LDR takes any alignment on these cores. Nothing is
+        // written but registers.
+        unsafe {
+            asm!(
+                "2:",
+                "ldr {x}, [{a}], #4",
+                "ldr {y}, [{b}], #4",
+                "smlald {low}, {high}, {x}, {y}",
+                "ldr {x}, [{a}], #4",
+                "ldr {y}, [{b}], #4",
+                "smlald {low}, {high}, {x}, {y}",
+                "ldr {x}, [{a}], #4",
+                "ldr {y}, [{b}], #4",
+                "smlald {low}, {high}, {x}, {y}",
+                "ldr {x}, [{a}], #4",
+                "ldr {y}, [{b}], #4",
+                "smlald {low}, {high}, {x}, {y}",
+                "subs {n}, #1",
+                "bne 2b",
+                a = inout(reg) a8.as_ptr() => _,
+                b = inout(reg) b8.as_ptr() => _,
+                n = inout(reg) whole => _,
+                x = out(reg) _, y = out(reg) _,
+                low = inout(reg) low, high = inout(reg) high,
+                options(nostack, readonly),
+            );
+        }
+    }
+    let sum = (i64::from(high) << 32) + i64::from(low);
+    if a_rest.is_empty() || b_rest.is_empty() { sum } else { sum + portable::dot16(a_rest, b_rest) }
+}
+
+/// Two columns of two rows.
+macro_rules! pair {
+    () => {
+        concat!(
+            "ldr {x}, [{a}], #4\n",
+            "ldr {y}, [{b}], #4\n",
+            "smlald {low}, {high}, {x}, {y}\n",
+            "ldr {y}, [{c}], #4\n",
+            "smlald {low2}, {high2}, {x}, {y}",
+        )
+    };
+}
+
+/// `sums_r = Σ_c a_c·b[r·stride + c]`, exact: two rows a round share what is loaded of `a`.
+#[inline(never)]
+pub fn dots16(a: &[i16], b: &[i16], stride: usize, sums: &mut [i64]) {
+    let whole = a.len() / 8;
+    let (a8, a_rest) = a.split_at_checked(8 * whole).unwrap_or_default();
+    let (pairs, last) = sums.as_chunks_mut::<2>();
+    let rows = 2 * pairs.len();
+    let needed = rows.saturating_sub(1).saturating_mul(stride).saturating_add(a.len());
+    if whole == 0 || b.len() < needed {
+        portable::dots16(a, b, stride, pairs.as_flattened_mut());
+    } else {
+        for (r, pair) in pairs.iter_mut().enumerate() {
+            let (one, two) = (
+                b.get(2 * r * stride..).unwrap_or_default(),
+                b.get((2 * r + 1) * stride..).unwrap_or_default(),
+            );
+            let (mut low, mut high, mut low2, mut high2) = (0u32, 0i32, 0u32, 0i32);
+            // SAFETY: the three pointers walk eight elements a round; `a8` holds eight for each of
+            // the `whole` rounds, and so does each row by `needed`. LDR takes any alignment on
+            // these cores. Nothing is written but registers.
+            unsafe {
+                asm!(
+                    "2:",
+                    pair!(),
+                    pair!(),
+                    pair!(),
+                    pair!(),
+                    "subs {n}, #1",
+                    "bne 2b",
+                    a = inout(reg) a8.as_ptr() => _,
+                    b = inout(reg) one.as_ptr() => _,
+                    c = inout(reg) two.as_ptr() => _,
+                    n = inout(reg) whole => _,
+                    x = out(reg) _, y = out(reg) _,
+                    low = inout(reg) low, high = inout(reg) high,
+                    low2 = inout(reg) low2, high2 = inout(reg) high2,
+                    options(nostack, readonly),
+                );
+            }
+            let join = |low: u32, high: i32| (i64::from(high) << 32) | i64::from(low);
+            *pair = [join(low, high), join(low2, high2)];
+            if !a_rest.is_empty() {
+                for (sum, row) in pair.iter_mut().zip([one, two]) {
+                    *sum += portable::dot16(a_rest, row.get(8 * whole..).unwrap_or_default());
+                }
+            }
+        }
+    }
+    if let [sum] = last {
+        *sum = dot16(a, b.get(rows * stride..).unwrap_or_default());
+    }
+}
+
 /// One row of a word of columns: load, spread, multiply and add.
 macro_rules! row {
     ($sum:literal) => {

@@ -6,14 +6,14 @@
 //! kinds, whose weight needs no maximum. Numerators are exact sums of weight × value: at most 2^24 · 2^15 each, so
 //! 2^24 keys fit an `i64`.
 
-use super::linear::dot;
+use super::linear::dots;
 use super::recip::{Scaled, recip};
 use super::requant::{Narrow, Requant, round_shift};
 use super::shift::RowSum;
 use super::{KernelError, check_len};
 
-/// Keys that are weighted together; 2^12 · 2^15 · 8 fits an `i32`.
-const KEYS: usize = 8;
+/// Keys that are weighted together; where halves are added up, 2^12 · 2^15 · 8 fits an `i32`.
+const KEYS: usize = if undertone_dsp::LONG { 16 } else { 8 };
 /// Columns of V that are accumulated together.
 const TILE: usize = 16;
 /// The largest weight, and with a minus sign the least.
@@ -143,9 +143,17 @@ impl Head<'_> {
         }
     }
 
+    /// The products of a query with keys from `first` on.
     #[inline]
-    fn score(&self, q: &[i16], key: usize, saturated: &mut u64) -> i32 {
-        let (s, clipped) = i32::narrow(self.score.apply(dot(q, self.k.row(key))));
+    fn products(&self, q: &[i16], first: usize, sums: &mut [i64]) {
+        let keys = self.k.data.get(first * self.k.stride..).unwrap_or_default();
+        dots(q, keys, self.k.stride, sums);
+    }
+
+    /// The score of a product.
+    #[inline(always)]
+    fn score(&self, product: i64, saturated: &mut u64) -> i32 {
+        let (s, clipped) = i32::narrow(self.score.apply(product));
         *saturated += u64::from(clipped);
         s
     }
@@ -154,6 +162,10 @@ impl Head<'_> {
 /// `acc += Σ w·v` over up to [`KEYS`] rows of V from `first` on, exact for |w| ≤ 2^24.
 #[inline]
 fn accumulate(acc: &mut [i64], weights: &[i32], v: &Rows<'_>, first: usize) {
+    if undertone_dsp::LONG {
+        let rows = v.data.get(first * v.stride..).unwrap_or_default();
+        return undertone_dsp::weigh(acc, weights, rows, v.stride);
+    }
     for (t, acc) in acc.chunks_mut(TILE).enumerate() {
         // Two 13-bit halves keep the products in 32-bit lanes.
         let (mut high, mut low) = ([0i32; TILE], [0i32; TILE]);
@@ -231,31 +243,28 @@ pub fn softmax<const F: u32, O: Narrow>(
         for first in (0..visible).step_by(KEYS) {
             let mut block = [0i32; KEYS];
             let len = KEYS.min(visible - first);
-            let mut max = row.max;
-            for (b, s) in block.iter_mut().take(len).enumerate() {
-                *s = head.score(q, first + b, &mut count.weights);
-                max = max.max(row.max_with(*s));
-            }
-            let block = block.get_mut(..len).unwrap_or_default();
-            if max == row.max {
-                for s in block.iter_mut() {
-                    let w = row.weight(*s);
-                    row.sum += u64::from(w);
-                    *s = w as i32;
+            // Weights from here on refer to the present maximum.
+            let mut start = 0;
+            let mut products = [0; KEYS];
+            head.products(q, first, products.get_mut(..len).unwrap_or_default());
+            for (b, &product) in products.iter().take(len).enumerate() {
+                let score = head.score(product, &mut count.weights);
+                let max = row.max_with(score);
+                if max > row.max {
+                    let before = block.get(start..b).unwrap_or_default();
+                    accumulate(scratch, before, &head.v, first + start);
+                    start = b;
+                    let by = row.raise(max);
+                    scratch.iter_mut().for_each(|a| *a >>= by);
                 }
-                accumulate(scratch, block, &head.v, first);
-            } else {
-                // Somewhere in this block the maximum rises: one key at a time.
-                for (b, s) in block.iter().enumerate() {
-                    let by = row.raise(row.max_with(*s));
-                    if by > 0 {
-                        scratch.iter_mut().for_each(|a| *a >>= by);
-                    }
-                    let w = row.weight(*s);
-                    row.sum += u64::from(w);
-                    accumulate(scratch, &[w as i32], &head.v, first + b);
+                let w = row.weight(score);
+                row.sum += u64::from(w);
+                if let Some(slot) = block.get_mut(b) {
+                    *slot = w as i32;
                 }
             }
+            let block = block.get(start..len).unwrap_or_default();
+            accumulate(scratch, block, &head.v, first + start);
         }
         let normaliser = row.normaliser().ok_or(KernelError::EmptyRow { kernel: NAME, row: i })?;
         count.outputs += divide(scratch, normaliser.recip(), out_frac, out);
@@ -402,8 +411,10 @@ pub fn weighted<W: Weight, O: Narrow>(
         for first in (0..visible).step_by(KEYS) {
             let mut block = [0i32; KEYS];
             let len = KEYS.min(visible - first);
-            for (b, slot) in block.iter_mut().take(len).enumerate() {
-                let (w, clamped) = weight.weight(head.score(q, first + b, &mut count.weights));
+            let mut products = [0; KEYS];
+            head.products(q, first, products.get_mut(..len).unwrap_or_default());
+            for (slot, &product) in block.iter_mut().take(len).zip(&products) {
+                let (w, clamped) = weight.weight(head.score(product, &mut count.weights));
                 count.weights += u64::from(clamped);
                 sum += i64::from(w);
                 *slot = w;

@@ -36,6 +36,15 @@ pub trait Operand: Copy + sealed::Sealed {
 
     /// Σ aᵢ·bᵢ over at most [`DOT_BLOCK`] elements.
     fn dot_block(a: &[i16], b: &[Self]) -> i64;
+
+    /// One vector against rows that are `stride` apart; see [`dots`].
+    #[inline]
+    fn dots(a: &[i16], b: &[Self], stride: usize, sums: &mut [i64]) {
+        for (r, sum) in sums.iter_mut().enumerate() {
+            let start = r.saturating_mul(stride);
+            *sum = dot(a, b.get(start..start.saturating_add(a.len())).unwrap_or_default());
+        }
+    }
 }
 
 mod sealed {
@@ -67,7 +76,22 @@ impl Operand for i16 {
     }
 
     #[inline]
+    fn dots(a: &[i16], b: &[Self], stride: usize, sums: &mut [i64]) {
+        if undertone_dsp::SMALL && a.len() <= BLOCK {
+            return undertone_dsp::dots16(a, b, stride, sums);
+        }
+        for (r, sum) in sums.iter_mut().enumerate() {
+            let start = r.saturating_mul(stride);
+            *sum = dot(a, b.get(start..start.saturating_add(a.len())).unwrap_or_default());
+        }
+    }
+
+    #[inline]
     fn dot_block(a: &[i16], b: &[Self]) -> i64 {
+        if undertone_dsp::SMALL {
+            return undertone_dsp::dot16(a, b);
+        }
+        // Halves of 8 bits are what vector units of a host multiply.
         let (mut high, mut low) = (0i32, 0i32);
         for (&x, &y) in a.iter().zip(b) {
             high = high.wrapping_add(i32::from(x) * i32::from(y >> 8));
@@ -88,12 +112,24 @@ const TILE: usize = 16;
 #[inline]
 #[must_use]
 pub fn dot<B: Operand>(a: &[i16], b: &[B]) -> i64 {
+    if a.len() <= DOT_BLOCK {
+        return B::dot_block(a, b);
+    }
     let mut total = 0i64;
     for (a, b) in a.chunks(DOT_BLOCK).zip(b.chunks(DOT_BLOCK)) {
         total += B::dot_block(a, b);
     }
     total
 }
+
+/// The products of one vector with rows that are `stride` apart, one for each of `sums`: what [`dot`] gives for each.
+#[inline]
+pub fn dots<B: Operand>(a: &[i16], b: &[B], stride: usize, sums: &mut [i64]) {
+    B::dots(a, b, stride, sums);
+}
+
+/// Rows of B that a row of A meets at once.
+const ROWS: usize = 8;
 
 /// `out = requant(A·B + bias)`. Returns how many elements saturated.
 ///
@@ -139,9 +175,14 @@ pub fn matmul<B: Operand, O: Narrow>(
         Form::NT => {
             for (i, row) in out.chunks_exact_mut(n).enumerate() {
                 let a = a.get(i * k..(i + 1) * k).unwrap_or_default();
-                for (j, o) in row.iter_mut().enumerate() {
-                    let b = b.get(j * k..(j + 1) * k).unwrap_or_default();
-                    saturated += finish.one(j, dot(a, b), o);
+                for (block, row) in row.chunks_mut(ROWS).enumerate() {
+                    let first = block * ROWS;
+                    let mut sums = [0; ROWS];
+                    let sums = sums.get_mut(..row.len()).unwrap_or_default();
+                    dots(a, b.get(first * k..).unwrap_or_default(), k, sums);
+                    for (c, (o, &sum)) in row.iter_mut().zip(sums.iter()).enumerate() {
+                        saturated += finish.one(first + c, sum, o);
+                    }
                 }
             }
         }
@@ -171,7 +212,7 @@ struct Finish<'a> {
 }
 
 impl Finish<'_> {
-    #[inline]
+    #[inline(always)]
     fn one<O: Narrow>(&self, column: usize, sum: i64, out: &mut O) -> u64 {
         let bias = self.bias.map_or(0, |(b, frac)| b.at(column, frac));
         let requant = self.requant.get(column).or(self.requant.first());

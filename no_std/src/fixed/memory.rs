@@ -36,6 +36,28 @@ impl Memory for Arena<'_> {
     }
 }
 
+/// Memory of a size known when the program is compiled: a world in it can be a static.
+#[derive(Clone, Debug)]
+pub struct Inline<const T: usize, const W: usize> {
+    tensors: [i16; T],
+    wide: [i64; W],
+}
+
+impl<const T: usize, const W: usize> Inline<T, W> {
+    /// All zero.
+    pub const EMPTY: Self = Self { tensors: [0; T], wide: [0; W] };
+}
+
+impl<const T: usize, const W: usize> Memory for Inline<T, W> {
+    const REAL: bool = true;
+    fn tensors(&mut self) -> &mut [i16] {
+        &mut self.tensors
+    }
+    fn both(&mut self) -> (&mut [i16], &mut [i64]) {
+        (&mut self.tensors, &mut self.wide)
+    }
+}
+
 /// No memory: the world plans.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Absent;

@@ -17,6 +17,7 @@
 //! | [`linear`] | matrix products with exact accumulation | |
 //! | [`norm`] | layer norm with exact mean and variance | Ba et al. 2016 |
 //! | [`attention`] | fused online attention of one head | Milakov & Gimelshein 2018; Dao 2022 |
+//! | [`pixels`] | 8-bit images to rows of patches | |
 //! | [`math`] | integer evaluation of the functions behind the tables, in `const fn` | |
 
 pub mod attention;
@@ -28,6 +29,7 @@ mod memory;
 mod menu;
 pub mod norm;
 mod operations;
+pub mod pixels;
 pub mod recip;
 pub mod requant;
 pub mod shift;
@@ -37,7 +39,7 @@ pub mod table_softmax;
 mod testing;
 mod world;
 
-pub use memory::{Absent, Arena, Memory, Operand, Tensor, frac_for};
+pub use memory::{Absent, Arena, Inline, Memory, Operand, Tensor, frac_for};
 pub use menu::Online;
 pub use requant::{Bias, Narrow, Requant};
 pub use world::Fixed;

@@ -99,10 +99,15 @@ impl LayerNorm<'_> {
             let scale = rsqrt(((spread >> cut) as u64).max(1));
             let frac = UNIT_FRAC as i32 + 24 - (cut / 2) as i32;
             for (column, ((&v, o), &gamma)) in x.iter().zip(out).zip(self.gamma).enumerate() {
-                let deviation = n * i64::from(v) - sum;
+                // Within 32 bits up to 2^15 columns, as n·(x − mean) is at most n·2^16.
+                let deviation = i64::from(i32::from(v) * n as i32) - sum;
                 let unit = scale.map_or(0, |s| s.apply(deviation, frac));
                 let beta = self.beta.at(column, wide_frac);
-                let wide = (unit * i64::from(gamma)).saturating_add(beta);
+                let wide = match i32::try_from(unit) {
+                    Ok(unit) => i64::from(unit) * i64::from(gamma),
+                    Err(_) => unit * i64::from(gamma),
+                };
+                let wide = wide.saturating_add(beta);
                 let (value, sat) = O::narrow(round_shift(wide, shift));
                 *o = value;
                 saturated += u64::from(sat);

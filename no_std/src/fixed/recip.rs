@@ -20,7 +20,20 @@ impl Scaled {
     #[inline]
     #[must_use]
     pub const fn apply(self, x: i64, frac: i32) -> i64 {
-        mul_shift(x, self.mantissa as i64, self.exponent.saturating_add(frac).saturating_neg())
+        let shift = self.exponent.saturating_add(frac).saturating_neg();
+        if x as i32 as i64 == x && shift >= 33 && shift <= 64 {
+            // The upper word of the 64-bit product decides.
+            let twice = ((x as i32 as i64 * self.mantissa as i64) >> 32) as i32 >> (shift - 33);
+            return ((twice >> 1) + (twice & 1)) as i64;
+        }
+        if shift >= 33 && shift <= 95 {
+            // The lower word of the 96-bit product is never looked at.
+            let low = (x as u32 as u64 * self.mantissa as u64) >> 32;
+            let high = (x >> 32) * self.mantissa as i64 + low as i64;
+            let twice = high >> (shift - 33);
+            return (twice >> 1) + (twice & 1);
+        }
+        mul_shift(x, self.mantissa as i64, shift)
     }
 }
 
@@ -131,6 +144,16 @@ mod tests {
     }
 
     proptest! {
+        /// Both ways through `apply` are the rounded 128-bit product.
+        #[test]
+        fn apply_is_the_rounded_product(x: i64, of in 1u64.., frac in -90i32..90) {
+            let r = recip(of).unwrap();
+            for x in [x, x >> 20, x >> 33, x >> 50] {
+                let want = mul_shift(x, r.mantissa.into(), -(r.exponent + frac));
+                prop_assert_eq!(r.apply(x, frac), want);
+            }
+        }
+
         #[test]
         fn any_argument(x in 1u64..) {
             let (r, s) = (value(recip(x).unwrap()), value(rsqrt(x).unwrap()));

@@ -12,8 +12,9 @@ pub const fn round_shift(x: i64, shift: i32) -> i64 {
     if shift > 63 {
         0
     } else if shift > 0 {
-        // floor(x / 2^s) plus the bit just below: half up without an addition that could overflow.
-        (x >> shift) + ((x >> (shift - 1)) & 1)
+        // Half up without an addition that could overflow, and with one wide shift.
+        let twice = x >> (shift - 1);
+        (twice >> 1) + (twice & 1)
     } else if shift > -64 {
         x << -shift
     } else {
@@ -25,6 +26,10 @@ pub const fn round_shift(x: i64, shift: i32) -> i64 {
 #[inline]
 #[must_use]
 pub const fn mul_shift(a: i64, b: i64, shift: i32) -> i64 {
+    if b == 1 && shift >= 0 {
+        // Most calls, and a small core has no 128-bit product.
+        return round_shift(a, shift);
+    }
     let p = a as i128 * b as i128;
     let r = if shift > 126 {
         0
@@ -76,15 +81,42 @@ impl Requant {
     }
 
     /// Applies it, rounding half up and clamping to `i64`.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn apply(self, x: i64) -> i64 {
-        // Nearly always the product fits; the wide path costs a small core dearly.
+        // A 32-bit sum is the rule, and its product fits: the wide paths cost a small core dearly.
+        let narrow = x as i32;
+        if narrow as i64 != x || self.shift < 0 {
+            return self.apply_wide(x);
+        }
+        if self.multiplier == 1 && self.shift < 32 {
+            return half_up(narrow, self.shift) as i64;
+        }
+        let product = narrow as i64 * self.multiplier as i64;
+        if self.shift > 32 && self.shift <= 64 {
+            // The upper word decides.
+            return half_up((product >> 32) as i32, self.shift - 32) as i64;
+        }
+        round_shift(product, self.shift)
+    }
+
+    #[inline(never)]
+    const fn apply_wide(self, x: i64) -> i64 {
         match x.checked_mul(self.multiplier as i64) {
             Some(p) if self.shift >= 0 => round_shift(p, self.shift),
             _ => mul_shift(x, self.multiplier as i64, self.shift),
         }
     }
+}
+
+/// `x · 2^-shift`, rounded half up; `shift` from 0 to 32.
+#[inline(always)]
+const fn half_up(x: i32, shift: i32) -> i32 {
+    if shift == 0 {
+        return x;
+    }
+    let twice = x >> (shift - 1);
+    (twice >> 1) + (twice & 1)
 }
 
 /// Public offsets with a format of their own, brought to the accumulator's as they are added.
@@ -102,7 +134,11 @@ impl Bias<'_> {
     #[must_use]
     pub fn at(&self, column: usize, frac: i32) -> i64 {
         let raw = self.data.get(column).copied().unwrap_or(0);
-        round_shift(raw.into(), self.frac - frac)
+        let up = frac - self.frac;
+        if 0 <= up && up < 16 {
+            return i64::from(i32::from(raw) << up);
+        }
+        round_shift(raw.into(), -up)
     }
 }
 
@@ -150,6 +186,21 @@ mod tests {
             let exact = i128::from(x) * i128::from(m);
             let want = (exact + ((1i128 << shift) >> 1)).div_euclid(1i128 << shift);
             prop_assert_eq!(i128::from(r), want.clamp(i64::MIN.into(), i64::MAX.into()));
+        }
+
+        /// Every way through `apply` gives the clamped 128-bit product.
+        #[test]
+        fn ways_agree(wide: i64, narrow: i32, m: i32, shift in -70i32..70, frac in 0i32..40, raw: i16) {
+            for x in [wide, wide >> 17, narrow.into(), i64::from(narrow) >> 9] {
+                for multiplier in [m, 1, -1] {
+                    let r = Requant { multiplier, shift };
+                    // Not mul_shift's own short cut.
+                    let want = mul_shift(multiplier.into(), x, shift);
+                    prop_assert_eq!(r.apply(x), if x == 1 { r.apply_wide(x) } else { want });
+                }
+            }
+            let bias = Bias { data: &[raw], frac };
+            prop_assert_eq!(bias.at(0, 20), round_shift(raw.into(), frac - 20));
         }
 
         #[test]

@@ -114,7 +114,9 @@ impl<const F: u32> RowSum<F> {
     #[inline]
     pub const fn push(&mut self, x: i32) {
         let max = self.max_with(x);
-        self.raise(max);
+        if max > self.max {
+            self.raise(max);
+        }
         self.sum += self.weight(x) as u64;
     }
 
@@ -169,9 +171,18 @@ impl<const F: u32> Normaliser<F> {
     #[must_use]
     pub const fn probability(self, x: i32, frac: u32) -> u32 {
         let e = weight::<F>(self.max, x) as u64;
-        // 25 bits times 32; the sum has at least 23 bits, so the shift lies between 14 and 62.
+        // 25 bits times 32; the sum has at least 23 bits, so the shift lies between 31 and 95.
         let shift = (-self.recip.exponent) as u32 - frac;
-        ((e * self.recip.mantissa as u64 + (1 << (shift - 1))) >> shift) as u32
+        let wide = e * self.recip.mantissa as u64;
+        if shift >= 33 && shift < 65 {
+            // The upper word decides.
+            let twice = (wide >> 32) as u32 >> (shift - 33);
+            (twice >> 1) + (twice & 1)
+        } else if shift < 64 {
+            ((wide + (1 << (shift - 1))) >> shift) as u32
+        } else {
+            0
+        }
     }
 }
 

@@ -122,9 +122,7 @@ impl TableSoftmax {
     #[inline]
     fn row(&self, x: &[i8], out: &mut [i8]) -> bool {
         let mut max = i8::MIN;
-        for &v in x {
-            max = if v > max { v } else { max };
-        }
+        by_four(x, |v| max = if v > max { v } else { max });
         let start = (127 - i32::from(max)) as usize;
         let (Some(weights), Some(rests)) =
             (window(&self.weights, start), window(&self.rests, start))
@@ -133,10 +131,10 @@ impl TableSoftmax {
         };
         let index = |v: i8| (i32::from(v) + 128) as usize;
         let (mut sum, mut rest) = (0u32, 0i32);
-        for &v in x {
+        by_four(x, |v| {
             sum += u32::from(weights[index(v)]);
             rest += i32::from(rests[index(v)]);
-        }
+        });
         let sum = sum.saturating_add_signed((rest + (1 << 15)) >> 16);
         // The maximum weighs 65,535; the 1 only tells the compiler that the sum is not zero.
         let sum = NonZeroU32::new(sum).unwrap_or(NonZeroU32::MIN);
@@ -146,14 +144,38 @@ impl TableSoftmax {
         let remainder = u32::MAX - quotient * sum.get();
         let exact = quotient + u32::from(remainder >= half);
         let recip = exact.min(MAX_RECIP);
-        for (o, &v) in out.iter_mut().zip(x) {
-            // The upper byte is the probability; 2^31 more is −128 there.
-            let p =
-                (u32::from(weights[index(v)]) * recip).wrapping_add((1 << 23) + (1 << 31)) >> 24;
-            *o = p as u8 as i8;
+        // The upper byte is the probability; 2^31 more is −128 there.
+        let probability = |v: i8| {
+            let p = u32::from(weights[index(v)]) * recip;
+            (p.wrapping_add((1 << 23) + (1 << 31)) >> 24) as u8 as i8
+        };
+        let ((fours, last), (to, to_last)) = (x.as_chunks::<4>(), out.as_chunks_mut::<4>());
+        for (o, four) in to.iter_mut().zip(fours) {
+            *o = [
+                probability(four[0]),
+                probability(four[1]),
+                probability(four[2]),
+                probability(four[3]),
+            ];
+        }
+        for (o, &v) in to_last.iter_mut().zip(last) {
+            *o = probability(v);
         }
         exact > MAX_RECIP
     }
+}
+
+/// Every element in turn, four a round: loops cost a small core as much as their work.
+#[inline(always)]
+fn by_four(x: &[i8], mut f: impl FnMut(i8)) {
+    let (fours, last) = x.as_chunks::<4>();
+    for four in fours {
+        f(four[0]);
+        f(four[1]);
+        f(four[2]);
+        f(four[3]);
+    }
+    last.iter().for_each(|&v| f(v));
 }
 
 /// 256 entries from `start` ≤ 255 on, so that any byte is a valid index. Never `None` for those.

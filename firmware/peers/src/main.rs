@@ -1,0 +1,58 @@
+//! CMSIS-NN's attention head and softmax, counted by the same counter on the same board as ours.
+#![no_std]
+#![no_main]
+
+use core::hint::black_box;
+use undertone_board::{Digest, measure};
+use undertone_kernels::{attention, inputs::bytes, softmax8};
+
+// SAFETY: as declared in head.c; every pointer below is to as many bytes as it reads or writes.
+unsafe extern "C" {
+    fn cmsis_head(
+        q: *const i8,
+        k: *const i8,
+        vt: *const i8,
+        n: i32,
+        d: i32,
+        scratch: *mut i8,
+        out: *mut i8,
+    );
+    fn cmsis_softmax(x: *const i8, n: i32, out: *mut i8);
+}
+
+static SMALL: [[i8; 784]; 3] = [bytes(15), bytes(16), bytes(17)];
+static LARGE: [[i8; 12_608]; 3] = [bytes(18), bytes(19), bytes(20)];
+
+fn head<const N: usize, const ND: usize>(qkv: &[[i8; ND]; 3], out: &mut [i8; ND]) {
+    let mut scratch = [[0i8; N]; 2];
+    let [q, k, vt] = black_box(qkv);
+    // SAFETY: N·D bytes each, and 2·N of scratch.
+    unsafe {
+        cmsis_head(
+            q.as_ptr(),
+            k.as_ptr(),
+            vt.as_ptr(),
+            N as i32,
+            (ND / N) as i32,
+            scratch.as_mut_ptr().cast(),
+            out.as_mut_ptr(),
+        );
+    }
+}
+
+fn softmax<const N: usize>(x: &[i8; N], out: &mut [i8; N]) {
+    // SAFETY: N bytes each.
+    unsafe { cmsis_softmax(black_box(x).as_ptr(), N as i32, out.as_mut_ptr()) };
+}
+
+fn run() {
+    measure("cmsis_softmax/64", &mut [0; 64], |o| softmax(&softmax8::ROW_64, o), |o| Digest::EMPTY.with(o));
+    measure("cmsis_softmax/197", &mut [0; 197], |o| softmax(&softmax8::ROW_197, o), |o| Digest::EMPTY.with(o));
+    measure("cmsis_head/49x16", &mut [0; 784], |o| head::<49, 784>(&SMALL, o), |o| Digest::EMPTY.with(o));
+    measure("cmsis_head/197x64", &mut [0; 12_608], |o| head::<197, 12_608>(&LARGE, o), |o| Digest::EMPTY.with(o));
+    softmax8::run();
+    attention::run();
+    attention::run_large();
+}
+
+undertone_board::main!(run);
