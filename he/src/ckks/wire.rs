@@ -467,6 +467,14 @@ fn read_key(ctx: &Context, r: &mut Reader<'_>) -> Result<SwitchingKey> {
     Ok(SwitchingKey::expand(ctx, seed, b))
 }
 
+impl EvaluationKeys {
+    /// Most payload bytes of a set with so many automorphisms.
+    #[cfg_attr(not(feature = "service"), allow(dead_code))]
+    pub(crate) fn limit_for(ctx: &Context, automorphisms: usize) -> usize {
+        3 + (automorphisms + 1) * (4 + key_bytes(ctx))
+    }
+}
+
 impl Artefact for EvaluationKeys {
     const KIND: Kind = Kind::EvaluationKeys;
 

@@ -247,7 +247,7 @@ fn series(f: impl Fn(f64) -> f64, lo: f64, hi: f64, tolerance: f64) -> Option<Ve
     (degree <= MAX_DEGREE).then_some(c)
 }
 
-pub(super) fn value(f: Function, x: f64) -> f64 {
+pub(crate) fn value(f: Function, x: f64) -> f64 {
     let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
     match f {
         Function::Exp => x.exp(),

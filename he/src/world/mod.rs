@@ -16,6 +16,7 @@ mod tests;
 pub use clear::{Clear, Slots};
 pub use engine::{Engine, Ledger, Planned};
 pub use error::HeError;
+pub(crate) use function::value as function_value;
 pub use head::{Head, HeadInputs, HeadSlots};
 pub use packing::{Layout, Packing};
 
