@@ -8,8 +8,13 @@ use clap::{Args, Parser, Subcommand};
 mod bench;
 mod calibrate;
 mod compare;
+mod decrypt;
+mod encrypt;
+mod encrypted;
 mod examples;
 mod infer;
+mod infer_encrypted;
+mod keygen;
 mod plan;
 mod render;
 mod worlds;
@@ -38,6 +43,14 @@ enum Command {
     Calibrate(calibrate::Options),
     /// Time a model in each world, one thread.
     Bench(bench::Options),
+    /// Make a client's keys for encrypted inference with one model.
+    Keygen(keygen::Options),
+    /// Encrypt images with a client's secret key.
+    Encrypt(encrypt::Options),
+    /// Classify encrypted images with evaluation keys alone: the server's side.
+    InferEncrypted(infer_encrypted::Options),
+    /// Decrypt the answers with the client's secret key.
+    Decrypt(decrypt::Options),
 }
 
 /// Options that every command takes.
@@ -96,6 +109,10 @@ fn main() -> ExitCode {
         Command::Infer(options) => infer::run(&options),
         Command::Calibrate(options) => calibrate::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Keygen(options) => keygen::run(&options),
+        Command::Encrypt(options) => encrypt::run(&options),
+        Command::InferEncrypted(options) => infer_encrypted::run(&options),
+        Command::Decrypt(options) => decrypt::run(&options),
     };
     match result {
         Ok(Outcome::Good) => ExitCode::SUCCESS,

@@ -83,7 +83,7 @@ impl Classifier {
     /// # Errors
     /// [`ClassifierError`], by what is wrong.
     pub fn new(model: Model) -> Result<Self> {
-        let sets = [Params::N15_LEVELS14, Params::N15_LEVELS15, Params::N16_LEVELS30];
+        let sets = [Params::N15_LEVELS14, Params::N16_LEVELS27, Params::N16_LEVELS34];
         let mut model = model;
         let mut needed = 0;
         for params in sets {
@@ -109,14 +109,12 @@ impl Classifier {
         params: Params,
         accuracy: Accuracy,
     ) -> Result<Self, (Box<Model>, ClassifierError)> {
-        let prepared = check(&model)
-            .and_then(|()| Ok(Context::new(params)?))
-            .and_then(|ctx| {
-                let c = &model.config;
-                let packing = Packing::rolling(ctx.slots(), c.tokens(), c.width, c.heads)
-                    .map_err(HeError::from)?;
-                Ok((ctx, packing))
-            });
+        let prepared = check(&model).and_then(|()| Ok(Context::new(params)?)).and_then(|ctx| {
+            let c = &model.config;
+            let packing = Packing::rolling(ctx.slots(), c.tokens(), c.width, c.heads)
+                .map_err(HeError::from)?;
+            Ok((ctx, packing))
+        });
         let (ctx, packing) = match prepared {
             Ok(prepared) => prepared,
             Err(e) => return Err((Box::new(model), e)),
@@ -140,7 +138,7 @@ impl Classifier {
         };
         let available = self.ctx.top_level();
         match run(available) {
-            Ok(plan) => run(plan.levels),
+            Ok(plan) => Ok(Planned { levels: plan.levels, ..run(plan.levels)? }),
             Err(ClassifierError::World(HeError::Ckks(CkksError::LevelExhausted { .. }))) => {
                 Err(ClassifierError::TooDeep { needed: available + 1, available })
             }
@@ -202,6 +200,19 @@ impl Classifier {
         Ok(self.packing.pack_input(&rows, shape.cols).map_err(HeError::from)?)
     }
 
+    /// The client's part: the keys that a server needs for this model.
+    ///
+    /// # Errors
+    /// [`CkksError::Randomness`].
+    #[cfg(feature = "client")]
+    pub fn evaluation_keys(
+        &self,
+        secret: &crate::ckks::SecretKey,
+    ) -> Result<crate::ckks::EvaluationKeys> {
+        let each: Vec<_> = self.plan.automorphisms.iter().copied().collect();
+        Ok(secret.evaluation_keys(&each)?)
+    }
+
     /// The client's part: the logits in decrypted slots.
     #[must_use]
     pub fn unpack(&self, slots: &[f64]) -> Vec<f64> {
@@ -240,7 +251,9 @@ impl Classifier {
         let wanted = Shape::new(1, 1, self.classes());
         match out.ciphertexts() {
             [ct] if shape == wanted => Ok(ct.clone()),
-            _ => Err(HeError::from(Fault::Shape { op: "logits", left: shape, right: wanted }).into()),
+            _ => {
+                Err(HeError::from(Fault::Shape { op: "logits", left: shape, right: wanted }).into())
+            }
         }
     }
 
@@ -277,8 +290,9 @@ impl Classifier {
         let Embeddings::Vit { projection, position, .. } = &w.embeddings else {
             return Err(NOT_AN_IMAGE);
         };
-        let affine =
-            |x: &Matrix, n: &undertone_model::weights::Norm| reference::norm(x, NormKind::Affine, n, 0.0);
+        let affine = |x: &Matrix, n: &undertone_model::weights::Norm| {
+            reference::norm(x, NormKind::Affine, n, 0.0)
+        };
         let patches = Matrix::from_f32(shape.rows, shape.cols, rows);
         let mut x = reference::linear(&patches, projection);
         x.add(&Matrix::from_f32(shape.rows, c.width, position));
@@ -322,7 +336,9 @@ impl Classifier {
             x = affine(&x, norm);
         }
         let pooled = reference::pool(&x, c.pooling, &vec![true; shape.rows]);
-        Ok(w.classifier.as_ref().map_or(pooled.data.clone(), |l| reference::linear(&pooled, l).data))
+        Ok(w.classifier
+            .as_ref()
+            .map_or(pooled.data.clone(), |l| reference::linear(&pooled, l).data))
     }
 }
 
@@ -332,10 +348,8 @@ const NOT_POWER: ClassifierError = ClassifierError::Model {
     found: "an attention other than Power-Softmax with p and ε alike in all heads",
     wanted: "`power` without `mean`",
 };
-const NOT_QUADRATIC: ClassifierError = ClassifierError::Model {
-    found: "an activation other than quadratic",
-    wanted: "`quadratic`",
-};
+const NOT_QUADRATIC: ClassifierError =
+    ClassifierError::Model { found: "an activation other than quadratic", wanted: "`quadratic`" };
 
 fn eps(head: &HeadKind) -> f64 {
     match head {

@@ -96,7 +96,11 @@ impl Head {
     pub fn planned_inputs(&self, level: usize) -> HeadInputs<Meta> {
         let fresh = Meta { level, degree: crate::ckks::Degree::One, parts: 2 };
         let of = |layout| vec![fresh; self.packing.count(layout)];
-        HeadInputs { q: of(Layout::Spread), k: of(Layout::ShiftedPairs), v: of(Layout::ShiftedPairs) }
+        HeadInputs {
+            q: of(Layout::Spread),
+            k: of(Layout::ShiftedPairs),
+            v: of(Layout::ShiftedPairs),
+        }
     }
 
     /// Inputs for a [`Clear`](super::Clear) engine.

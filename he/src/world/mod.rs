@@ -167,12 +167,7 @@ impl<E: Engine + Sync> Ckks<E> {
     }
 
     /// At a level, with a factor if a level lies between.
-    fn brought(
-        &self,
-        a: &Held<E::Ct>,
-        level: usize,
-        factor: f64,
-    ) -> Result<Held<E::Ct>, HeError> {
+    fn brought(&self, a: &Held<E::Ct>, level: usize, factor: f64) -> Result<Held<E::Ct>, HeError> {
         let mut applied = 1.0;
         let mut cts = Vec::with_capacity(a.cts.len());
         for ct in &a.cts {
@@ -256,9 +251,14 @@ impl<E: Engine + Sync> Ckks<E> {
             && x.layout == y.layout
         {
             let [x, y] = self.aligned(x, y, op)?;
-            let cts = self.pairwise(&x.cts, &y.cts, |e, x, y| {
-                if sign < 0.0 { e.sub(x, y) } else { e.add(x, y) }
-            })?;
+            let cts =
+                self.pairwise(
+                    &x.cts,
+                    &y.cts,
+                    |e, x, y| {
+                        if sign < 0.0 { e.sub(x, y) } else { e.add(x, y) }
+                    },
+                )?;
             return Ok(Packed::held(shape, packing, Held { cts, ..x }));
         }
         let shapes = [a.shape, b.shape];

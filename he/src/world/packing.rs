@@ -115,7 +115,10 @@ impl Packing {
         power_of_two("features of an encrypted model", features)?;
         power_of_two("heads of an encrypted model", heads)?;
         if tokens == 0 || heads > features {
-            return Err(Fault::Parameter { what: "heads of an encrypted model", got: heads as i64 });
+            return Err(Fault::Parameter {
+                what: "heads of an encrypted model",
+                got: heads as i64,
+            });
         }
         let block = slots / features;
         let with = |copies: usize| {
@@ -137,7 +140,8 @@ impl Packing {
             .into_iter()
             .map(with)
             .find(|p| {
-                (2 * p.copies - 1) * p.query_period <= block && p.key_copies() * p.key_period <= block
+                (2 * p.copies - 1) * p.query_period <= block
+                    && p.key_copies() * p.key_period <= block
             })
             .ok_or(Fault::Memory { needed: 2 * (tokens + 1) * features, available: slots })
     }

@@ -69,7 +69,11 @@ impl<E: Engine + Sync> Multiply for Ckks<E> {
 
 impl<E: Engine + Sync> Ckks<E> {
     /// What an elementwise product works on.
-    pub(super) fn operand(&self, a: &Packed<E::Ct>, op: &'static str) -> Result<Held<E::Ct>, HeError> {
+    pub(super) fn operand(
+        &self,
+        a: &Packed<E::Ct>,
+        op: &'static str,
+    ) -> Result<Held<E::Ct>, HeError> {
         match &a.value {
             Value::Held(held) => Ok(held.clone()),
             Value::Waiting(_) => self.laid(a, Layout::Sparse, op),
@@ -112,7 +116,9 @@ impl<E: Engine + Sync> Ckks<E> {
         let e = &self.engine;
         let rolling = self.laid(x, Layout::Rolling, op)?;
         let turn = |ct: &E::Ct, steps: usize| {
-            Ok::<_, CkksError>(e.apply_each(ct, &[Automorphism::Rotate(steps as i64)])?.swap_remove(0))
+            Ok::<_, CkksError>(
+                e.apply_each(ct, &[Automorphism::Rotate(steps as i64)])?.swap_remove(0),
+            )
         };
         let first = &rolling.cts[0];
         let mut cts = vec![if p.ciphertexts > 1 {
@@ -131,10 +137,8 @@ impl<E: Engine + Sync> Ckks<E> {
     fn scores(&self, q: &Packed<E::Ct>, k: &Packed<E::Ct>, shape: Shape) -> Made<Self> {
         let p = q.packing;
         let paired = p.ciphertexts > 1;
-        let (q, k) = rayon::join(
-            || self.laid(q, Layout::Spread, "scores"),
-            || self.shifted(k, "scores"),
-        );
+        let (q, k) =
+            rayon::join(|| self.laid(q, Layout::Spread, "scores"), || self.shifted(k, "scores"));
         let (q, k) = (q?, k?);
         let level = self.held_level(&q).min(self.held_level(&k));
         let (q, k) = (self.brought(&q, level, q.factor)?, self.brought(&k, level, k.factor)?);
@@ -148,8 +152,11 @@ impl<E: Engine + Sync> Ckks<E> {
             let conjugate = e.apply_each(&sum, &[Automorphism::Conjugate])?.swap_remove(0);
             Ok([e.add(&sum, &conjugate)?, e.mul_i(&e.sub(&conjugate, &sum)?)?])
         };
-        let both: Vec<[E::Ct; 2]> =
-            k.cts.par_iter().map(|pair| one(&self.engine, pair)).collect::<Result<_, CkksError>>()?;
+        let both: Vec<[E::Ct; 2]> = k
+            .cts
+            .par_iter()
+            .map(|pair| one(&self.engine, pair))
+            .collect::<Result<_, CkksError>>()?;
         let (mut cts, mut second): (Vec<_>, Vec<_>) = both.into_iter().map(|[a, b]| (a, b)).unzip();
         cts.append(&mut second);
         cts.truncate(p.ciphertexts);

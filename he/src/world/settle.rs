@@ -223,13 +223,7 @@ impl<E: Engine + Sync> Ckks<E> {
 }
 
 /// Which diagonals of a ciphertext's part of the matrix are not zero, for each output ciphertext.
-fn diagonals<C>(
-    a: &Affine<C>,
-    p: &Packing,
-    term: usize,
-    index: usize,
-    groups: usize,
-) -> Diagonals {
+fn diagonals<C>(a: &Affine<C>, p: &Packing, term: usize, index: usize, groups: usize) -> Diagonals {
     let columns = a.bias.values.len() / a.bias.rows;
     let Term { base, matrix } = &a.terms[term];
     let mut out = vec![BTreeSet::new(); groups];

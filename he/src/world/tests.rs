@@ -111,9 +111,8 @@ fn the_other_operations_agree_with_plain_arithmetic() {
         let ct = Slots::new(&ctx, &slots[0], ctx.top_level());
         world.admit(packing, Layout::Spread, 1.0, vec![ct]).unwrap()
     };
-    let read = |p: &Packed<Slots>| {
-        packing.unpack(&p.ciphertexts()[0].real(), 8, p.shape.cols, p.factor())
-    };
+    let read =
+        |p: &Packed<Slots>| packing.unpack(&p.ciphertexts()[0].real(), 8, p.shape.cols, p.factor());
     let site = Site::layer(0, Role::Hidden);
     let on = Bound::unknown(site);
 
