@@ -8,12 +8,17 @@ use clap::{Args, Parser, Subcommand};
 mod bench;
 mod calibrate;
 mod compare;
+mod decrypt;
+mod encrypt;
+mod encrypted;
 mod examples;
 mod explore;
 mod export;
 mod infer;
 mod party;
 mod party_client;
+mod infer_encrypted;
+mod keygen;
 mod plan;
 mod plan_mpc;
 mod render;
@@ -55,6 +60,14 @@ enum Command {
     Simulate(Box<simulate::Options>),
     /// Simulate a grid of architectures and print the Pareto front.
     Explore(Box<explore::Options>),
+    /// Make a client's keys for encrypted inference with one model.
+    Keygen(keygen::Options),
+    /// Encrypt images with a client's secret key.
+    Encrypt(encrypt::Options),
+    /// Classify encrypted images with evaluation keys alone: the server's side.
+    InferEncrypted(infer_encrypted::Options),
+    /// Decrypt the answers with the client's secret key.
+    Decrypt(decrypt::Options),
 }
 
 /// Options that every command takes.
@@ -118,6 +131,10 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&options),
         Command::Simulate(options) => simulate::run(&options),
         Command::Explore(options) => explore::run(&options),
+        Command::Keygen(options) => keygen::run(&options),
+        Command::Encrypt(options) => encrypt::run(&options),
+        Command::InferEncrypted(options) => infer_encrypted::run(&options),
+        Command::Decrypt(options) => decrypt::run(&options),
     };
     match result {
         Ok(Outcome::Good) => ExitCode::SUCCESS,

@@ -63,7 +63,7 @@ fn choose(head: &Head) -> Result<(Arc<Context>, usize), Error> {
 fn report(n: usize, d: usize) -> Result<(), Error> {
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     let mut head = Head {
-        packing: Packing::new(Params::N15_LEVELS11.slots(), n, d)?,
+        packing: Packing::dense(Params::N15_LEVELS11.slots(), n, d)?,
         exponent: 4,
         row_sums: (1.0, 2.0),
         tolerance: 3e-7,
@@ -113,12 +113,12 @@ fn report(n: usize, d: usize) -> Result<(), Error> {
         if ctx.counters().snapshot() - before != plan.counts {
             return Err("the run did not cost what was planned".into());
         }
-        let result = &out.members()[0][0];
+        let result = &out.ciphertexts()[0];
         down = result.size_bytes();
-        let found = head.packing.unpack(&secret.decrypt_real(result)?, out.layout(), out.factor());
+        let found = head.packing.unpack(&secret.decrypt_real(result)?, n, d, out.factor());
         let circuit = head.run(&clear, head.clear_inputs(ctx, &slots, level))?;
-        let values: Vec<f64> = circuit.members()[0][0].values().iter().map(|x| x.re).collect();
-        let circuit = head.packing.unpack(&values, circuit.layout(), circuit.factor());
+        let values: Vec<f64> = circuit.ciphertexts()[0].values().iter().map(|x| x.re).collect();
+        let circuit = head.packing.unpack(&values, n, d, circuit.factor());
         let wanted = head.exact(&q, &k, &v);
         exact = exact.max(worst(&found, &wanted));
         approximate = approximate.max(worst(&circuit, &wanted));
@@ -132,7 +132,7 @@ fn report(n: usize, d: usize) -> Result<(), Error> {
         format!("{n},{d}"),
         ctx.params().name,
         ctx.chain().log_qp as u64,
-        head.packing.ciphertexts(),
+        head.packing.ciphertexts,
         plan.levels,
         plan.counts.products,
         plan.counts.rotations,

@@ -45,7 +45,7 @@ fn head(text: &str) -> Result<(), Error> {
     let [q, k, v] = [0, 1, 2].map(|i| &numbers[4 + i * n * d..4 + (i + 1) * n * d]);
     for params in [Params::N15_LEVELS11, Params::N15_LEVELS12, Params::N15_LEVELS13] {
         let ctx = Context::new(params)?;
-        let packing = Packing::new(ctx.slots(), n, d)?;
+        let packing = Packing::dense(ctx.slots(), n, d)?;
         let head = Head { packing, exponent: 4, row_sums: (lo, hi), tolerance: 3e-7 };
         let ledger = Arc::new(Ledger::new(ctx.clone()));
         if head.run(&ledger, head.planned_inputs(ctx.top_level())).is_err() {
@@ -66,8 +66,8 @@ fn head(text: &str) -> Result<(), Error> {
             let start = processor_time();
             let out = head.run(&server, inputs)?;
             times.push((processor_time() - start).as_secs_f64());
-            let slots = secret.decrypt_real(&out.members()[0][0])?;
-            let found = packing.unpack(&slots, out.layout(), out.factor());
+            let slots = secret.decrypt_real(&out.ciphertexts()[0])?;
+            let found = packing.unpack(&slots, n, d, out.factor());
             let errors = found.iter().zip(head.exact(q, k, v)).map(|(a, b)| (a - b).abs());
             worst = errors.fold(worst, f64::max);
         }

@@ -378,7 +378,7 @@ fn strangers_are_not_let_in() {
 fn a_head_through_the_wire() {
     let site = Site::new();
     let params = Params::TEST_N12_DEEP;
-    let packing = Packing::new(params.slots(), 4, 4).unwrap();
+    let packing = Packing::dense(params.slots(), 4, 4).unwrap();
     let head = Head { packing, exponent: 2, row_sums: (0.05, 4.0), tolerance: 1e-5 };
     let job = Arc::new(HeadJob::new(head, &[Params::TEST_N12, params]).unwrap());
     let server = site.start_with(job, Limits::default());
@@ -399,8 +399,7 @@ fn a_head_through_the_wire() {
         .map(|x| secret.encrypt(&ctx.encode_as(x, job.level(), Degree::One).unwrap()).unwrap())
         .collect();
     let out = client.evaluate(ctx, secret.key_id(), &inputs, job.outputs()).unwrap();
-    let (layout, factor) = job.output().unwrap();
-    let found = packing.unpack(&secret.decrypt_real(&out[0]).unwrap(), layout, factor);
+    let found = job.unpack(&secret.decrypt_real(&out[0]).unwrap()).unwrap();
     for (a, b) in found.iter().zip(job.head().exact(&x, &y, &x)) {
         assert!((a - b).abs() < 1e-3, "{a} {b}");
     }

@@ -84,8 +84,20 @@ impl SecretKey {
     /// # Errors
     /// [`WireError`], by what is wrong; never with the contents.
     pub fn from_secret_bytes(ctx: &Arc<Context>, mut bytes: &[u8]) -> Result<Self, WireError> {
-        let (key, payload) = open(ctx, None, Kind::SecretKey, ctx.n(), &mut bytes)?;
-        if payload.len() != ctx.n() || !bytes.is_empty() || payload.iter().any(|&x| x > 2) {
+        let key = Self::read_secret(ctx, &mut bytes)?;
+        if bytes.is_empty() { Ok(key) } else { Err(WireError::Malformed { what: "secret key" }) }
+    }
+
+    /// From such an envelope on a reader; give it one that does not buffer.
+    ///
+    /// # Errors
+    /// [`WireError`], by what is wrong; never with the contents.
+    pub fn read_secret(
+        ctx: &Arc<Context>,
+        reader: &mut impl std::io::Read,
+    ) -> Result<Self, WireError> {
+        let (key, payload) = open(ctx, None, Kind::SecretKey, ctx.n(), reader)?;
+        if payload.len() != ctx.n() || payload.iter().any(|&x| x > 2) {
             return Err(WireError::Malformed { what: "secret key" });
         }
         let mut coefficients = Zeroizing::new(vec![0; ctx.n()]);

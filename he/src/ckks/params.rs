@@ -107,6 +107,8 @@ impl Params {
     pub const N15_LEVELS14: Self = set("n15-levels14", 15, 50, 40, 14, 3);
     /// N = 2¹⁵, fifteen products, four digits.
     pub const N15_LEVELS15: Self = set("n15-levels15", 15, 50, 40, 15, 4);
+    /// N = 2¹⁶, twenty-seven products, two digits: a transformer of two layers.
+    pub const N16_LEVELS27: Self = set("n16-levels27", 16, 50, 40, 27, 2);
     /// N = 2¹⁶, thirty products.
     pub const N16_LEVELS30: Self = set("n16-levels30", 16, 50, 40, 30, 3);
     /// N = 2¹⁶, thirty-four products.
@@ -116,7 +118,7 @@ impl Params {
     /// Small, insecure and deep: for tests of whole circuits.
     pub const TEST_N12_DEEP: Self = insecure(set("test-n12-deep", 12, 50, 46, 12, 3));
     /// All named sets.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::N13_LEVELS3,
         Self::N14_LEVELS6,
         Self::N14_LEVELS7,
@@ -125,6 +127,7 @@ impl Params {
         Self::N15_LEVELS13,
         Self::N15_LEVELS14,
         Self::N15_LEVELS15,
+        Self::N16_LEVELS27,
         Self::N16_LEVELS30,
         Self::N16_LEVELS34,
         Self::TEST_N12,

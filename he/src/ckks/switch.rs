@@ -8,6 +8,8 @@
 
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::buffer::Rows;
 use super::context::Context;
 use super::convert::{BaseConversion, Prepared};
@@ -41,6 +43,7 @@ impl<'a> Decomposed<'a> {
         ctx.counters.decompositions.add(1);
         let len = ctx.chain.digit_len;
         let digits = (0..=level / len)
+            .into_par_iter()
             .map(|j| {
                 let active = len.min(level + 1 - j * len);
                 let conversion = &ctx.digits[j][active - 1];
@@ -52,13 +55,8 @@ impl<'a> Decomposed<'a> {
     }
 
     /// Calls `f` with the digits' transformed rows modulo `prime`.
-    fn with_rows(
-        &self,
-        ctx: &Context,
-        prime: usize,
-        scratch: &mut Rows,
-        f: impl FnOnce(&[&[u64]]),
-    ) {
+    fn with_rows(&self, ctx: &Context, prime: usize, f: impl FnOnce(&[&[u64]])) {
+        let mut scratch = Rows::scratch(ctx.n(), self.digits.len());
         let own = (prime <= self.level).then(|| prime / ctx.chain.digit_len);
         for (j, (conversion, prepared)) in self.digits.iter().enumerate() {
             if own != Some(j) {
@@ -70,6 +68,17 @@ impl<'a> Decomposed<'a> {
             .collect();
         f(&rows);
     }
+}
+
+/// The rows of several results, by prime.
+fn by_prime(results: &mut [[Rows; 2]], count: usize) -> Vec<Vec<[&mut [u64]; 2]>> {
+    let mut out: Vec<Vec<_>> = (0..count).map(|_| Vec::with_capacity(results.len())).collect();
+    for [first, second] in results {
+        for (out, (a, b)) in out.iter_mut().zip(first.rows_mut().zip(second.rows_mut())) {
+            out.push([a, b]);
+        }
+    }
+    out
 }
 
 impl Context {
@@ -88,45 +97,49 @@ impl Context {
         if rescale {
             self.counters.rescales.add(1);
         }
-        let mut scratch = Rows::scratch(n, decomposed.digits.len());
-        let mut temporary = [Rows::scratch(n, 1), Rows::scratch(n, 1)];
-
         // The primes that are divided away come first: the quotient needs their sums.
         let sources = divisor.sources.len();
         let mut sums: Vec<[Rows; 2]> =
             groups.iter().map(|_| [Rows::scratch(n, sources), Rows::scratch(n, sources)]).collect();
-        for (i, &prime) in divisor.sources.iter().enumerate() {
-            decomposed.with_rows(self, prime, &mut scratch, |digits| {
-                for (group, [s0, s1]) in groups.iter().zip(&mut sums) {
-                    let out = [s0.row_mut(i), s1.row_mut(i)];
+        by_prime(&mut sums, sources).into_par_iter().enumerate().for_each(|(i, out)| {
+            let prime = divisor.sources[i];
+            let mut temporary = [Rows::scratch(n, 1), Rows::scratch(n, 1)];
+            decomposed.with_rows(self, prime, |digits| {
+                for (group, out) in groups.iter().zip(out) {
                     self.inner(group, prime, digits, out, &mut temporary);
                 }
             });
-        }
+        });
         let prepared: Vec<[Prepared; 2]> = sums
-            .iter()
-            .map(|[s0, s1]| [divisor.prepare(self, s0.rows()), divisor.prepare(self, s1.rows())])
+            .par_iter()
+            .map(|[s0, s1]| {
+                let (p0, p1) = rayon::join(
+                    || divisor.prepare(self, s0.rows()),
+                    || divisor.prepare(self, s1.rows()),
+                );
+                [p0, p1]
+            })
             .collect();
         drop(sums);
 
         let kept = level + usize::from(!rescale);
         let mut out: Vec<[Rows; 2]> =
             groups.iter().map(|_| [Rows::scratch(n, kept), Rows::scratch(n, kept)]).collect();
-        let (mut acc0, mut acc1) = (Rows::scratch(n, 1), Rows::scratch(n, 1));
-        let mut part = Rows::scratch(n, 1);
-        for prime in 0..kept {
-            decomposed.with_rows(self, prime, &mut scratch, |digits| {
-                for ((group, prepared), out) in groups.iter().zip(&prepared).zip(&mut out) {
-                    let acc = [acc0.row_mut(0), acc1.row_mut(0)];
-                    self.inner(group, prime, digits, acc, &mut temporary);
-                    for (k, acc) in [&acc0, &acc1].into_iter().enumerate() {
-                        let (acc, part) = (acc.row(0), part.row_mut(0));
-                        let dst = out[k].row_mut(prime);
-                        divisor.divide(self, &prepared[k], prime, acc, part, dst);
+        by_prime(&mut out, kept).into_par_iter().enumerate().for_each(|(prime, out)| {
+            let mut temporary = [Rows::scratch(n, 1), Rows::scratch(n, 1)];
+            let mut acc = [Rows::scratch(n, 1), Rows::scratch(n, 1)];
+            let mut part = Rows::scratch(n, 1);
+            decomposed.with_rows(self, prime, |digits| {
+                for ((group, prepared), out) in groups.iter().zip(&prepared).zip(out) {
+                    let [acc0, acc1] = &mut acc;
+                    let into = [acc0.row_mut(0), acc1.row_mut(0)];
+                    self.inner(group, prime, digits, into, &mut temporary);
+                    for ((acc, prepared), dst) in acc.iter().zip(prepared).zip(out) {
+                        divisor.divide(self, prepared, prime, acc.row(0), part.row_mut(0), dst);
                     }
                 }
             });
-        }
+        });
         out
     }
 

@@ -104,8 +104,8 @@ impl HeadJob {
         if !finite || !fits || !(1e-12..=0.5).contains(&d.tolerance) || d.exponent > 16 {
             return Err(wrong("a number is out of range".into()));
         }
-        let packing =
-            Packing::new(params.slots(), d.tokens, d.features).map_err(|e| wrong(e.to_string()))?;
+        let packing = Packing::dense(params.slots(), d.tokens, d.features)
+            .map_err(|e| wrong(e.to_string()))?;
         let (exponent, tolerance) = (d.exponent, d.tolerance);
         let job = Self::with(Head { packing, exponent, row_sums: d.row_sums, tolerance }, params)?;
         // So that both digests agree.
@@ -124,18 +124,19 @@ impl HeadJob {
         self.level
     }
 
-    /// The layout and factor of the output's slots, for [`Packing::unpack`].
+    /// The output [tokens, features] from its decrypted slots.
     ///
     /// # Errors
     /// What the world refuses.
-    pub fn output(&self) -> Result<(Layout, f64), ServiceError> {
+    pub fn unpack(&self, slots: &[f64]) -> Result<Vec<f64>, ServiceError> {
         let ledger = Arc::new(Ledger::new(self.ctx.clone()));
         let out = self.head.run(&ledger, self.head.planned_inputs(self.level))?;
-        Ok((out.layout(), out.factor()))
+        let Packing { tokens, features, .. } = self.head.packing;
+        Ok(self.head.packing.unpack(slots, tokens, features, out.factor()))
     }
 
     fn counts(&self) -> [usize; 3] {
-        [Layout::Spread, Layout::ShiftedPairs, Layout::Shifted]
+        [Layout::Spread, Layout::ShiftedPairs, Layout::ShiftedPairs]
             .map(|layout| self.head.packing.count(layout))
     }
 }
@@ -174,6 +175,6 @@ impl Job for HeadJob {
             v: inputs.collect(),
         };
         let out = self.head.run(server, x)?;
-        Ok(out.members().iter().flatten().cloned().collect())
+        Ok(out.ciphertexts().to_vec())
     }
 }

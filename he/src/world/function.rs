@@ -5,8 +5,37 @@
 
 use undertone_core::{Approximate, Bound, Fault, Function, Made};
 
-use super::{Ckks, Engine, HeError, Packed};
+use super::tensor::Held;
+use super::{Ckks, Engine, HeError, Packed, Packing};
 use crate::ckks::CkksError;
+
+/// How closely functions are to be approximated, and on how much more than their calibrated
+/// domain.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Accuracy {
+    /// Relative error on the domain.
+    pub tolerance: f64,
+    /// A reciprocal's domain begins at this times its calibrated begin. Below, the reciprocal
+    /// saturates: arguments down to zero are harmless, if inexact.
+    pub below: f64,
+    /// A reciprocal's domain ends at this times its calibrated end. Beyond, the polynomial grows
+    /// without bound and the result is worthless; nobody can see that but who decrypts.
+    pub above: f64,
+}
+
+impl Accuracy {
+    /// A relative error on the calibrated domain itself.
+    #[must_use]
+    pub const fn exactly(tolerance: f64) -> Self {
+        Self { tolerance, below: 1.0, above: 1.0 }
+    }
+
+    /// The reciprocal for a calibrated domain.
+    #[must_use]
+    pub fn reciprocal(&self, lo: f64, hi: f64) -> Doubling {
+        Doubling::new(lo * self.below, hi * self.above, self.tolerance)
+    }
+}
 
 /// Largest degree of a series.
 const MAX_DEGREE: usize = 511;
@@ -23,9 +52,9 @@ impl<E: Engine + Sync> Approximate for Ckks<E> {
             return Err(refused("must be positive; add an epsilon"));
         }
         let plan = match f {
-            Function::Reciprocal => Plan::Reciprocal(Doubling::new(lo, hi, self.tolerance)),
+            Function::Reciprocal => Plan::Reciprocal(self.accuracy.reciprocal(lo, hi)),
             _ => Plan::Series(
-                series(|x| value(f, x), lo, hi, self.tolerance)
+                series(|x| value(f, x), lo, hi, self.accuracy.tolerance)
                     .ok_or_else(|| refused("needs too high a degree; narrow the domain"))?,
             ),
         };
@@ -34,19 +63,18 @@ impl<E: Engine + Sync> Approximate for Ckks<E> {
             Plan::Reciprocal(d) => (d.slope, d.offset, d.factor),
             Plan::Series(_) => (2.0 / (hi - lo), (hi + lo) / (hi - lo), 1.0),
         };
-        let mut members = Vec::with_capacity(a.members.len());
-        for member in &a.members {
-            let mut out = Vec::with_capacity(member.len());
-            for x in member {
-                let t = self.affine(x, slope * a.factor, -offset)?;
-                out.push(match &plan {
-                    Plan::Reciprocal(d) => self.reciprocal(t, d)?,
-                    Plan::Series(c) => self.chebyshev(&t, c)?,
-                });
+        let (shape, packing) = (a.shape, a.packing);
+        let held = self.operand(&a, f.name())?;
+        let one = |e: &E, x: &E::Ct| {
+            let _ = e;
+            let t = self.affine(x, slope * held.factor, -offset)?;
+            match &plan {
+                Plan::Reciprocal(d) => self.reciprocal(t, d),
+                Plan::Series(c) => self.chebyshev(&t, c),
             }
-            members.push(out);
-        }
-        Ok(Packed { factor, members, ..a })
+        };
+        let cts = self.each(&held.cts, one)?;
+        Ok(Packed::held(shape, packing, Held { factor, cts, ..held }))
     }
 }
 
@@ -66,7 +94,8 @@ enum Plan {
 /// one squaring and one product a doubling, as in Goldschmidt's division, of which this is the
 /// minimax form. Computed are yₙ = 2ρ⁻ⁿ·Tₙ, ρ + 1/ρ = 2t₀, which stay near Tₙ/τₙ and need no
 /// further constants: y₂ₙ = yₙ² − 2ρ⁻²ⁿ. All public factors wait until the end.
-pub(super) struct Doubling {
+#[derive(Clone, Debug)]
+pub struct Doubling {
     /// y₁ = slope·x − offset.
     slope: f64,
     offset: f64,
@@ -77,7 +106,9 @@ pub(super) struct Doubling {
 }
 
 impl Doubling {
-    pub(super) fn new(lo: f64, hi: f64, tolerance: f64) -> Self {
+    /// The polynomial whose relative error on [lo, hi] is at most `tolerance`.
+    #[must_use]
+    pub fn new(lo: f64, hi: f64, tolerance: f64) -> Self {
         let alpha = 2.0 / (hi - lo);
         let start = (hi + lo) / (hi - lo);
         let rho = start + (start * start - 1.0).sqrt();
@@ -93,14 +124,23 @@ impl Doubling {
         Self { slope: alpha * w(1), offset: start * w(1), steps, factor }
     }
 
-    /// Arguments multiplied by this beforehand cost no level.
-    pub(super) fn slope(&self) -> f64 {
-        self.slope
+    /// Its levels: the degree is 2ᵏ − 1.
+    #[must_use]
+    pub fn levels(&self) -> usize {
+        self.steps.len() + 1
+    }
+
+    /// What stored queries are to be multiplied by, such that the row sums of their scores' powers
+    /// enter without a further level.
+    pub(super) fn query_factor(&self, packing: &Packing, exponent: u8) -> f64 {
+        // Pairs of shifts come out doubled.
+        let doubled = if packing.ciphertexts > 1 { 2.0 } else { 1.0 };
+        doubled / self.slope.powf(1.0 / f64::from(exponent))
     }
 
     /// The polynomial itself, in the clear.
-    #[cfg(test)]
-    fn value(&self, x: f64) -> f64 {
+    #[must_use]
+    pub fn value(&self, x: f64) -> f64 {
         let mut y = self.slope * x - self.offset;
         let mut p = self.offset - y;
         for (square, shift) in &self.steps {

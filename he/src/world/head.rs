@@ -6,8 +6,7 @@ use std::sync::Arc;
 use undertone_core::attention::{self, Context as At, Heads, Variant};
 use undertone_core::{Bound, Domains, Mask, Num, Role, Site};
 
-use super::function::Doubling;
-use super::{Ckks, Engine, HeError, Layout, Packed, Packing};
+use super::{Accuracy, Ckks, Doubling, Engine, HeError, Layout, Packed, Packing};
 use crate::ckks::{Ciphertext, Complex, Context, Meta};
 
 /// What is public of a head: its sizes, its exponent and the calibrated range of its row sums.
@@ -55,7 +54,7 @@ impl Head {
         Ok(HeadSlots {
             q: self.packing.pack(&q, Layout::Spread)?,
             k: self.packing.pack(k, Layout::ShiftedPairs)?,
-            v: self.packing.pack(v, Layout::Shifted)?,
+            v: self.packing.pack(v, Layout::ShiftedPairs)?,
         })
     }
 
@@ -68,10 +67,7 @@ impl Head {
     /// powers enters the reciprocal without further scaling.
     fn query_factor(&self) -> f64 {
         let (lo, hi) = self.row_sums;
-        let slope = Doubling::new(lo, hi, self.tolerance).slope();
-        // Pairs of shifts come out doubled.
-        let doubled = if self.packing.ciphertexts() > 1 { 2.0 } else { 1.0 };
-        doubled / slope.powf(1.0 / f64::from(self.exponent))
+        Doubling::new(lo, hi, self.tolerance).query_factor(&self.packing, self.exponent)
     }
 
     /// Runs the head: Σⱼ sᵖⱼvⱼ / Σⱼ sᵖⱼ, valid in the slots that [`Packing::unpack`] reads.
@@ -83,12 +79,12 @@ impl Head {
         engine: &Arc<E>,
         x: HeadInputs<E::Ct>,
     ) -> Result<Packed<E::Ct>, HeError> {
-        let mut world = Ckks::new(engine.clone(), self.tolerance);
+        let mut world = Ckks::new(engine.clone(), Accuracy::exactly(self.tolerance));
         let factor = self.query_factor();
         let heads = Heads {
-            q: world.admit(self.packing, Layout::Spread, factor, vec![x.q])?,
-            k: world.admit(self.packing, Layout::ShiftedPairs, 1.0, vec![x.k])?,
-            v: world.admit(self.packing, Layout::Shifted, 1.0, vec![x.v])?,
+            q: world.admit(self.packing, Layout::Spread, factor, x.q)?,
+            k: world.admit(self.packing, Layout::ShiftedPairs, 1.0, x.k)?,
+            v: world.admit(self.packing, Layout::ShiftedPairs, 1.0, x.v)?,
         };
         let at = At { mask: Mask::NONE, site: Site::layer(0, Role::Scores), domains: self };
         let attended = attention::power(&mut world, heads, self.exponent, Variant::Plain, &at)?;
@@ -100,7 +96,11 @@ impl Head {
     pub fn planned_inputs(&self, level: usize) -> HeadInputs<Meta> {
         let fresh = Meta { level, degree: crate::ckks::Degree::One, parts: 2 };
         let of = |layout| vec![fresh; self.packing.count(layout)];
-        HeadInputs { q: of(Layout::Spread), k: of(Layout::ShiftedPairs), v: of(Layout::Shifted) }
+        HeadInputs {
+            q: of(Layout::Spread),
+            k: of(Layout::ShiftedPairs),
+            v: of(Layout::ShiftedPairs),
+        }
     }
 
     /// Inputs for a [`Clear`](super::Clear) engine.

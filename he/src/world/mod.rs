@@ -2,14 +2,20 @@
 //!
 //! A [`Ckks`] world computes through an [`Engine`]: with an [`Evaluator`](crate::ckks::Evaluator)
 //! it runs, with a [`Ledger`] it plans. Both go through the same code.
+//!
+//! Public affine maps are composed in the clear and computed only where a product of secrets
+//! needs them: see [`Packed`].
 
 mod clear;
 mod engine;
 mod error;
 mod function;
 mod head;
+mod menu;
 mod packing;
 mod products;
+mod settle;
+mod tensor;
 #[cfg(all(test, feature = "client"))]
 mod tests;
 
@@ -17,51 +23,18 @@ pub use clear::{Clear, Slots};
 pub use engine::{Engine, Ledger, Planned};
 pub use error::HeError;
 pub(crate) use function::value as function_value;
+pub use function::{Accuracy, Doubling};
 pub use head::{Head, HeadInputs, HeadSlots};
+pub use menu::Encrypted;
 pub use packing::{Layout, Packing};
+pub use tensor::Packed;
 
 use std::sync::Arc;
 
-use undertone_core::{Axis, Bound, Fault, Made, Mask, Num, Shape, World};
+use undertone_core::{Axis, Bound, Fault, Made, Mask, Num, Shape, World, check};
 
+use self::tensor::{Affine, Base, Bias, Held, Value};
 use crate::ckks::{Automorphism, CkksError};
-
-/// A matrix (or one for each member of the batch) in ciphertexts.
-pub struct Packed<C> {
-    shape: Shape,
-    packing: Packing,
-    layout: Layout,
-    /// What the slots are to be multiplied by: public factors wait here for a free ride.
-    factor: f64,
-    /// For each member of the batch, its ciphertexts.
-    members: Vec<Vec<C>>,
-}
-
-impl<C> Packed<C> {
-    /// The layout.
-    #[must_use]
-    pub fn layout(&self) -> Layout {
-        self.layout
-    }
-
-    /// The packing.
-    #[must_use]
-    pub fn packing(&self) -> Packing {
-        self.packing
-    }
-
-    /// What decrypted slots are to be multiplied by.
-    #[must_use]
-    pub fn factor(&self) -> f64 {
-        self.factor
-    }
-
-    /// For each member of the batch, its ciphertexts.
-    #[must_use]
-    pub fn members(&self) -> &[Vec<C>] {
-        &self.members
-    }
-}
 
 /// A prepared public operand, kept as numbers: it is encoded when the level is known.
 #[derive(Clone, Debug)]
@@ -70,20 +43,21 @@ pub struct PublicMatrix {
     pub shape: Shape,
     /// Its elements, row by row.
     pub values: Vec<f64>,
+    /// What a linear layer adds to every row.
+    pub bias: Option<Vec<f64>>,
 }
 
 /// The world.
 pub struct Ckks<E: Engine> {
     engine: Arc<E>,
-    /// Wanted relative error of approximated functions.
-    tolerance: f64,
+    accuracy: Accuracy,
 }
 
 impl<E: Engine + Sync> Ckks<E> {
-    /// A world over an engine. `tolerance` is the relative error that approximations may have.
+    /// A world over an engine.
     #[must_use]
-    pub fn new(engine: Arc<E>, tolerance: f64) -> Self {
-        Self { engine, tolerance }
+    pub fn new(engine: Arc<E>, accuracy: Accuracy) -> Self {
+        Self { engine, accuracy }
     }
 
     /// The engine.
@@ -92,8 +66,8 @@ impl<E: Engine + Sync> Ckks<E> {
         &self.engine
     }
 
-    /// Takes in encrypted matrices: for each member of the batch the ciphertexts of its layout.
-    /// Decrypted slots times `factor` are the values.
+    /// Takes in an encrypted matrix of all heads side by side. Decrypted slots times `factor`
+    /// are the values.
     ///
     /// # Errors
     /// [`Fault::Shape`] where the number of ciphertexts is not the layout's.
@@ -102,37 +76,54 @@ impl<E: Engine + Sync> Ckks<E> {
         packing: Packing,
         layout: Layout,
         factor: f64,
-        members: Vec<Vec<E::Ct>>,
+        cts: Vec<E::Ct>,
     ) -> Result<Packed<E::Ct>, HeError> {
-        let shape = Shape::new(members.len(), packing.tokens, packing.features);
+        let shape = Shape::new(1, packing.tokens, packing.features);
         let wanted = packing.count(layout);
-        if let Some(wrong) = members.iter().find(|m| m.len() != wanted) {
-            let (left, right) = (Shape::new(1, 1, wrong.len()), Shape::new(1, 1, wanted));
+        if cts.len() != wanted {
+            let (left, right) = (Shape::new(1, 1, cts.len()), Shape::new(1, 1, wanted));
             return Err(Fault::Shape { op: "admit: ciphertexts", left, right }.into());
         }
-        Ok(Packed { shape, packing, layout, factor, members })
+        Ok(Packed::held(shape, packing, Held { layout, factor, cts }))
     }
 
-    /// Applies `f` to every ciphertext.
-    fn each(
+    /// Takes in a matrix of few columns that stands in one ciphertext twice: with the queries'
+    /// period as real part, with the keys' as imaginary part, each column in as many adjacent
+    /// blocks as there is room for ([`Packing::pack_input`]).
+    ///
+    /// # Errors
+    /// A missing key for conjugation, more columns than blocks.
+    pub fn admit_input(
         &self,
-        mut a: Packed<E::Ct>,
-        f: impl Fn(&E, &E::Ct) -> Result<E::Ct, CkksError>,
+        packing: Packing,
+        columns: usize,
+        ct: &E::Ct,
     ) -> Result<Packed<E::Ct>, HeError> {
-        for member in &mut a.members {
-            for ct in member {
-                *ct = f(&self.engine, ct)?;
-            }
-        }
-        Ok(a)
+        let replicas = packing.replicas(columns)?;
+        let e = &self.engine;
+        let conjugate = e.apply_each(ct, &[Automorphism::Conjugate])?.swap_remove(0);
+        let real = e.add(ct, &conjugate)?;
+        let imaginary = e.mul_i(&e.sub(&conjugate, ct)?)?;
+        let base = Base {
+            once: vec![real],
+            repeats: true,
+            rolling: Some(vec![imaginary]),
+            columns,
+            replicas,
+            factor: 0.5,
+            cache: Default::default(),
+        };
+        let shape = Shape::new(1, packing.tokens, columns);
+        Ok(Packed { shape, packing, value: Value::Waiting(Affine::of(base)) })
     }
 
-    /// The sum over `count` positions that are `stride` slots apart, cyclically: four at a time,
-    /// which costs least in key switches and keys together.
+    /// The sum over `count` positions that are `stride` slots apart, cyclically: up to five at a
+    /// time, which costs least in key switches and keys together.
     fn cyclic_sum(&self, a: &E::Ct, stride: usize, count: usize) -> Result<E::Ct, CkksError> {
         let (mut sum, mut done) = (a.clone(), 1);
         while done < count {
-            let radix = (count / done).min(4);
+            let rest = count / done;
+            let radix = [4, 3, 2, 5].into_iter().find(|r| rest.is_multiple_of(*r)).unwrap_or(rest);
             let each: Vec<_> =
                 (1..radix).map(|k| Automorphism::Rotate((stride * done * k) as i64)).collect();
             sum = self.engine.add_images(&sum, &each)?;
@@ -150,30 +141,21 @@ impl<E: Engine + Sync> Ckks<E> {
         }
     }
 
-    fn level(&self, a: &Packed<E::Ct>) -> usize {
-        a.members.iter().flatten().map(|c| self.engine.meta(c).level).min().unwrap_or(0)
+    fn held_level(&self, a: &Held<E::Ct>) -> usize {
+        a.cts.iter().map(|c| self.engine.meta(c).level).min().unwrap_or(0)
     }
 
     /// Both operands with one factor and level, for addition.
     fn aligned(
         &self,
-        a: Packed<E::Ct>,
-        b: &Packed<E::Ct>,
+        a: &Held<E::Ct>,
+        b: &Held<E::Ct>,
         op: &'static str,
-    ) -> Result<[Packed<E::Ct>; 2], HeError> {
-        let fits = a.shape == b.shape
-            || (b.layout == Layout::Rows && b.shape.rows == a.shape.rows && b.shape.cols == 1);
-        if !fits || a.packing != b.packing || a.members.len() != b.members.len() {
-            return Err(Fault::Shape { op, left: a.shape, right: b.shape }.into());
-        }
-        if a.layout != b.layout && b.layout != Layout::Rows {
-            return Err(HeError::Layout { op, found: b.layout, wanted: a.layout });
-        }
-        let (la, lb) = (self.level(&a), self.level(b));
+    ) -> Result<[Held<E::Ct>; 2], HeError> {
+        let (la, lb) = (self.held_level(a), self.held_level(b));
         let mut level = la.min(lb);
-        let same_factor = (a.factor / b.factor - 1.0).abs() < 1e-15;
-        if !same_factor && la == lb {
-            // No free ride: one level for the factor.
+        let same_factor = (a.factor / b.factor - 1.0).abs() < 1e-12;
+        if la == lb && !same_factor {
             level = level.checked_sub(1).ok_or(CkksError::LevelExhausted {
                 operation: op,
                 needed: 1,
@@ -182,56 +164,47 @@ impl<E: Engine + Sync> Ckks<E> {
         }
         // The higher operand takes the other's factor on its way down.
         let factor = if la > lb || (la == lb && !same_factor) { b.factor } else { a.factor };
-        Ok([self.brought(&a, level, factor)?, self.brought(b, level, factor)?])
+        Ok([self.brought(a, level, factor)?, self.brought(b, level, factor)?])
     }
 
     /// At a level, with a factor if a level lies between.
-    fn brought(
-        &self,
-        a: &Packed<E::Ct>,
-        level: usize,
-        factor: f64,
-    ) -> Result<Packed<E::Ct>, HeError> {
+    fn brought(&self, a: &Held<E::Ct>, level: usize, factor: f64) -> Result<Held<E::Ct>, HeError> {
         let mut applied = 1.0;
-        let mut members = Vec::with_capacity(a.members.len());
-        for member in &a.members {
-            let mut out = Vec::with_capacity(member.len());
-            for ct in member {
-                let (ct, f) = self.lower(ct, level, a.factor / factor)?;
-                applied = f;
-                out.push(ct);
-            }
-            members.push(out);
+        let mut cts = Vec::with_capacity(a.cts.len());
+        for ct in &a.cts {
+            let (ct, f) = self.lower(ct, level, a.factor / factor)?;
+            applied = f;
+            cts.push(ct);
         }
-        Ok(Packed { members, factor: a.factor / applied, ..*a })
+        Ok(Held { cts, factor: a.factor / applied, ..*a })
     }
 
-    /// Public values in the slots of a layout.
-    fn spread_public(
-        &self,
+    /// Public values in the slots of held ciphertexts, for each of them.
+    fn public_slots(
         p: &PublicMatrix,
         like: &Packed<E::Ct>,
+        held: &Held<E::Ct>,
         op: &'static str,
-    ) -> Result<Vec<f64>, HeError> {
-        let packing = like.packing;
-        let right = p.shape;
-        let fits = p.shape.batch == 1
-            && (p.shape.rows == 1 || p.shape.rows == packing.tokens)
-            && (p.shape.cols == 1 || p.shape.cols == packing.features)
-            && p.values.len() == p.shape.len();
+    ) -> Result<Vec<Vec<f64>>, HeError> {
+        let (shape, packing, right) = (like.shape, like.packing, p.shape);
+        let fits = right.batch == 1
+            && right.broadcasts_to(Shape { batch: 1, ..shape })
+            && p.values.len() == right.len();
         if !fits {
-            return Err(Fault::Shape { op, left: like.shape, right }.into());
+            return Err(Fault::Shape { op, left: shape, right }.into());
         }
-        if !matches!(like.layout, Layout::Spread | Layout::Sparse) {
-            return Err(HeError::Layout { op, found: like.layout, wanted: Layout::Spread });
+        if !matches!(held.layout, Layout::Spread | Layout::Sparse) {
+            return Err(HeError::Layout { op, found: held.layout, wanted: Layout::Sparse });
         }
-        let mut slots = vec![0.0; packing.slots];
-        for (at, slot) in slots.iter_mut().enumerate() {
-            let c = if p.shape.cols == 1 { 0 } else { at / packing.stride() };
-            let i = if p.shape.rows == 1 { 0 } else { at % packing.tokens };
-            *slot = p.values[i * p.shape.cols + c];
-        }
-        Ok(slots)
+        let slots = |ct: usize| {
+            packing.fill(held.layout, 0.0, |f, _, i| {
+                let c = ct * packing.features + packing.column_of(f);
+                let column = if right.cols == 1 { 0 } else { c % shape.cols };
+                let row = if right.rows == 1 { 0 } else { i };
+                if c < like.columns() { p.values[row * right.cols + column] } else { 0.0 }
+            })
+        };
+        Ok((0..held.cts.len()).map(slots).collect())
     }
 
     fn unsupported<T>(operator: &'static str, instead: &'static str) -> Result<T, HeError> {
@@ -242,6 +215,56 @@ impl<E: Engine + Sync> Ckks<E> {
             instead,
         })
         .into())
+    }
+
+    fn same(&self, x: &Packed<E::Ct>) -> Packed<E::Ct> {
+        let value = match &x.value {
+            Value::Held(held) => Value::Held(held.clone()),
+            Value::Waiting(affine) => Value::Waiting(affine.clone()),
+        };
+        Packed { shape: x.shape, packing: x.packing, value }
+    }
+
+    /// The tensor's affine image changed by f, with a new shape.
+    fn map_affine(
+        x: Packed<E::Ct>,
+        shape: Shape,
+        op: &'static str,
+        f: impl FnOnce(Affine<E::Ct>) -> Affine<E::Ct>,
+    ) -> Made<Self> {
+        let packing = x.packing;
+        Ok(Packed { shape, packing, value: Value::Waiting(f(x.affine(op)?)) })
+    }
+
+    fn sum_of(
+        &self,
+        a: Packed<E::Ct>,
+        b: &Packed<E::Ct>,
+        sign: f64,
+        op: &'static str,
+    ) -> Made<Self> {
+        if !b.shape.broadcasts_to(a.shape) || a.packing != b.packing {
+            return Err(Fault::Shape { op, left: a.shape, right: b.shape }.into());
+        }
+        let (shape, packing) = (a.shape, a.packing);
+        if let (Value::Held(x), Value::Held(y)) = (&a.value, &b.value)
+            && a.shape == b.shape
+            && x.layout == y.layout
+        {
+            let [x, y] = self.aligned(x, y, op)?;
+            let cts =
+                self.pairwise(
+                    &x.cts,
+                    &y.cts,
+                    |e, x, y| {
+                        if sign < 0.0 { e.sub(x, y) } else { e.add(x, y) }
+                    },
+                )?;
+            return Ok(Packed::held(shape, packing, Held { cts, ..x }));
+        }
+        let shapes = [a.shape, b.shape];
+        let sum = a.affine(op)?.plus(&self.same(b).affine(op)?, sign, op, shapes)?;
+        Ok(Packed { shape, packing, value: Value::Waiting(sum) })
     }
 }
 
@@ -256,56 +279,118 @@ impl<E: Engine + Sync> World for Ckks<E> {
     }
 
     fn copy(&mut self, x: &Self::Secret) -> Made<Self> {
-        Ok(Packed { members: x.members.clone(), ..*x })
+        Ok(self.same(x))
     }
 
     fn add(&mut self, a: Self::Secret, b: &Self::Secret, _: Bound) -> Made<Self> {
-        let [a, b] = self.aligned(a, b, "add")?;
-        self.zip(a, &b, |e, x, y| e.add(x, y))
+        self.sum_of(a, b, 1.0, "add")
     }
 
     fn sub(&mut self, a: Self::Secret, b: &Self::Secret, _: Bound) -> Made<Self> {
-        let [a, b] = self.aligned(a, b, "sub")?;
-        self.zip(a, &b, |e, x, y| e.sub(x, y))
+        self.sum_of(a, b, -1.0, "sub")
     }
 
     fn scale(&mut self, mut a: Self::Secret, k: Num, _: Bound) -> Made<Self> {
-        a.factor *= k.to_f64();
+        let k = k.to_f64();
+        match &mut a.value {
+            Value::Held(held) => held.factor *= k,
+            Value::Waiting(_) => {
+                let shape = a.shape;
+                return Self::map_affine(a, shape, "scale", |x| x.scaled(|_| k));
+            }
+        }
         Ok(a)
     }
 
-    fn offset(&mut self, a: Self::Secret, k: Num, _: Bound) -> Made<Self> {
-        let k = k.to_f64() / a.factor;
-        self.each(a, |e, x| e.add_scalar(x, k))
+    fn offset(&mut self, mut a: Self::Secret, k: Num, _: Bound) -> Made<Self> {
+        let (k, columns) = (k.to_f64(), a.columns());
+        match &mut a.value {
+            Value::Held(held) => {
+                let stored = k / held.factor;
+                held.cts = self.each(&held.cts, |e, x| e.add_scalar(x, stored))?;
+            }
+            Value::Waiting(x) => x.add_bias(&Bias { rows: 1, values: vec![k; columns] }),
+        }
+        Ok(a)
     }
 
-    fn add_public(&mut self, a: Self::Secret, p: &Self::Public, _: Bound) -> Made<Self> {
-        let mut slots = self.spread_public(p, &a, "add_public")?;
-        slots.iter_mut().for_each(|x| *x /= a.factor);
-        self.each(a, |e, x| e.add_slots(x, &slots))
+    fn add_public(&mut self, mut a: Self::Secret, p: &Self::Public, _: Bound) -> Made<Self> {
+        if let Value::Held(held) = &a.value {
+            let slots = Self::public_slots(p, &a, held, "add_public")?;
+            let stored = slots
+                .iter()
+                .map(|s| s.iter().map(|x| x / held.factor).collect())
+                .collect::<Vec<Vec<_>>>();
+            let sums = held.cts.iter().zip(&stored).map(|(ct, s)| self.engine.add_slots(ct, s));
+            let held = Held { cts: sums.collect::<Result<_, _>>()?, ..*held };
+            return Ok(Packed::held(a.shape, a.packing, held));
+        }
+        let shape = Shape { batch: 1, rows: a.shape.rows, cols: a.columns() };
+        if !p.shape.broadcasts_to(shape) || p.values.len() != p.shape.len() {
+            return Err(Fault::Shape { op: "add_public", left: a.shape, right: p.shape }.into());
+        }
+        let mut values = p.values.clone();
+        if p.shape.cols == 1 && shape.cols > 1 {
+            values = values.iter().flat_map(|&x| std::iter::repeat_n(x, shape.cols)).collect();
+        }
+        if let Value::Waiting(x) = &mut a.value {
+            x.add_bias(&Bias { rows: p.shape.rows, values });
+        }
+        Ok(a)
     }
 
     fn mul_public(&mut self, a: Self::Secret, p: &Self::Public, _: Bound) -> Made<Self> {
-        let mut slots = self.spread_public(p, &a, "mul_public")?;
-        // The factor rides along.
-        slots.iter_mut().for_each(|x| *x *= a.factor);
-        let a = self.each(a, |e, x| e.rescale(&e.mul_slots(x, &slots)?))?;
-        Ok(Packed { factor: 1.0, ..a })
+        let shape = a.shape;
+        if p.shape.batch == 1 && p.shape.rows == 1 && shape.batch == 1 {
+            check::broadcast("mul_public", shape, p.shape)?;
+            let by = |c: usize| p.values[if p.shape.cols == 1 { 0 } else { c }];
+            return Self::map_affine(a, shape, "mul_public", |x| x.scaled(by));
+        }
+        let a = self.settle(a)?;
+        let Value::Held(held) = &a.value else {
+            return Err(Fault::Stale { op: "mul_public" }.into());
+        };
+        let slots = Self::public_slots(p, &a, held, "mul_public")?;
+        let e = &self.engine;
+        let one = |(ct, slots): (&E::Ct, Vec<f64>)| {
+            // The factor rides along.
+            let slots: Vec<f64> = slots.iter().map(|x| x * held.factor).collect();
+            e.rescale(&e.mul_slots(ct, &slots)?)
+        };
+        let cts = held.cts.iter().zip(slots).map(one).collect::<Result<_, CkksError>>()?;
+        Ok(Packed::held(shape, a.packing, Held { factor: 1.0, cts, ..*held }))
     }
 
     fn matmul_public(&mut self, x: &Self::Secret, w: &Self::Public, _: Bound) -> Made<Self> {
-        self.product_public(x, w)
+        let shape = check::linear(x.shape, w.shape.rows, w.shape.cols)?;
+        if x.shape.batch != 1 || w.shape.len() != w.values.len() {
+            let (left, right) = (x.shape, w.shape);
+            return Err(Fault::Shape { op: "matmul_public", left, right }.into());
+        }
+        let mut out = Self::map_affine(self.same(x), shape, "matmul_public", |x| {
+            x.times(&w.values, w.shape.cols)
+        })?;
+        if let (Value::Waiting(out), Some(bias)) = (&mut out.value, &w.bias) {
+            out.add_bias(&Bias { rows: 1, values: bias.clone() });
+        }
+        Ok(out)
     }
 
     fn sum(&mut self, a: &Self::Secret, axis: Axis, _: Bound) -> Made<Self> {
         match axis {
             Axis::Cols => self.sum_columns(a),
-            Axis::Rows => Self::unsupported("sum over rows", "pooling after decryption"),
+            Axis::Rows => {
+                let (shape, rows) = (a.shape.with_rows(1), a.shape.rows);
+                if rows != a.packing.tokens {
+                    return Ok(self.same(a));
+                }
+                Self::map_affine(self.same(a), shape, "sum over tokens", |x| x.summed(rows))
+            }
         }
     }
 
     fn rows(&mut self, _: &Self::Secret, _: usize, _: usize) -> Made<Self> {
-        Self::unsupported("rows", "mean pooling after decryption")
+        Self::unsupported("rows", "mean pooling")
     }
 
     fn repeat_rows(&mut self, _: &Self::Secret, _: usize) -> Made<Self> {
@@ -313,19 +398,24 @@ impl<E: Engine + Sync> World for Ckks<E> {
     }
 
     fn columns(&mut self, _: &Self::Secret, _: usize, _: usize) -> Made<Self> {
-        Self::unsupported("columns", "separate weights")
+        Self::unsupported("several kinds of attention in a layer", "one kind")
     }
 
     fn concat(&mut self, _: Self::Secret, _: &Self::Secret, _: Bound) -> Made<Self> {
-        Self::unsupported("concat", "separate weights")
+        Self::unsupported("several kinds of attention in a layer", "one kind")
     }
 
-    fn split_heads(&mut self, a: Self::Secret, heads: usize) -> Made<Self> {
-        if heads == 1 { Ok(a) } else { Self::unsupported("split_heads", "one matrix a head") }
+    fn split_heads(&mut self, mut a: Self::Secret, heads: usize) -> Made<Self> {
+        if heads != a.packing.heads {
+            return Err(Fault::Parameter { what: "heads of a packing", got: heads as i64 }.into());
+        }
+        a.shape = check::split(a.shape, heads)?;
+        Ok(a)
     }
 
-    fn merge_heads(&mut self, a: Self::Secret, heads: usize) -> Made<Self> {
-        if heads == 1 { Ok(a) } else { Self::unsupported("merge_heads", "one matrix a head") }
+    fn merge_heads(&mut self, mut a: Self::Secret, heads: usize) -> Made<Self> {
+        a.shape = check::merge(a.shape, heads)?;
+        Ok(a)
     }
 
     fn mask(&mut self, a: Self::Secret, mask: &Mask<'_>, fill: Num) -> Made<Self> {
@@ -340,32 +430,14 @@ impl<E: Engine + Sync> World for Ckks<E> {
 
     fn divide_by_count(
         &mut self,
-        mut a: Self::Secret,
+        a: Self::Secret,
         mask: &Mask<'_>,
         keys: usize,
-        _: Bound,
+        on: Bound,
     ) -> Made<Self> {
         if !mask.is_none() {
             return Self::unsupported("divide_by_count under a mask", "a row sum");
         }
-        a.factor /= keys as f64;
-        Ok(a)
-    }
-}
-
-impl<E: Engine + Sync> Ckks<E> {
-    /// Elementwise over equal layouts; rows broadcast.
-    fn zip(
-        &self,
-        mut a: Packed<E::Ct>,
-        b: &Packed<E::Ct>,
-        f: impl Fn(&E, &E::Ct, &E::Ct) -> Result<E::Ct, CkksError>,
-    ) -> Result<Packed<E::Ct>, HeError> {
-        for (x, y) in a.members.iter_mut().zip(&b.members) {
-            for (k, x) in x.iter_mut().enumerate() {
-                *x = f(&self.engine, x, &y[k.min(y.len() - 1)])?;
-            }
-        }
-        Ok(a)
+        self.scale(a, Num::of(1.0 / keys as f64), on)
     }
 }

@@ -1,59 +1,60 @@
-//! Matrix products and sums in the packed layouts.
+//! Products of secrets, and sums, in the packed layouts.
 
+use rayon::prelude::*;
 use undertone_core::{Bound, Fault, Form, Made, Mask, Multiply, Shape};
 
-use super::{Ckks, Engine, HeError, Layout, Packed, PublicMatrix};
-use crate::ckks::Automorphism;
+use super::tensor::{Held, Value};
+use super::{Ckks, Engine, HeError, Layout, Packed, Packing};
+use crate::ckks::{Automorphism, CkksError};
 
 impl<E: Engine + Sync> Multiply for Ckks<E> {
     fn mul(&mut self, a: Packed<E::Ct>, b: &Packed<E::Ct>, _: Bound) -> Made<Self> {
-        let rows = b.layout == Layout::Rows && b.shape.cols == 1;
-        if a.shape.batch != b.shape.batch
-            || a.shape.rows != b.shape.rows
-            || a.packing != b.packing
-            || (a.shape.cols != b.shape.cols && !rows)
-        {
+        let shapes = (a.shape, b.shape);
+        let rows = shapes.1.cols == 1 && shapes.0.cols != 1;
+        let fits = a.packing == b.packing
+            && (shapes.0 == shapes.1 || (rows && shapes.0 == shapes.1.with_cols(shapes.0.cols)));
+        if !fits {
             return Err(Fault::Shape { op: "mul", left: a.shape, right: b.shape }.into());
         }
-        if a.layout != b.layout && !rows {
+        let (shape, packing) = (a.shape, a.packing);
+        let (a, b) = rayon::join(|| self.operand(&a, "mul"), || self.operand(b, "mul"));
+        let (a, b) = (a?, b?);
+        let same = |x: Layout| if x == Layout::Spread { Layout::Sparse } else { x };
+        if same(a.layout) != same(b.layout) && b.layout != Layout::Rows {
             return Err(HeError::Layout { op: "mul", found: b.layout, wanted: a.layout });
         }
-        let (la, lb) = (self.level(&a), self.level(b));
+        let (la, lb) = (self.held_level(&a), self.held_level(&b));
         let level = la.min(lb);
         // The operand with levels to spare takes both public factors on its way down, so that
         // the product carries the value itself.
+        let both = a.factor * b.factor;
         let (a, b) = if la > lb {
-            let both = a.factor * b.factor;
-            let a = self.brought(&Packed { factor: both, ..a }, level, 1.0)?;
-            (
-                a,
-                self.brought(
-                    &Packed { factor: 1.0, members: b.members.clone(), ..*b },
-                    level,
-                    1.0,
-                )?,
-            )
+            let a = self.brought(&Held { factor: both, ..a }, level, 1.0)?;
+            (a, Held { factor: 1.0, ..b })
         } else {
-            let both = a.factor * b.factor;
-            let b = Packed { factor: both, members: b.members.clone(), ..*b };
             let target = if lb > la { 1.0 } else { both };
-            (Packed { factor: 1.0, ..a }, self.brought(&b, level, target)?)
+            let b = self.brought(&Held { factor: both, ..b }, level, target)?;
+            (Held { factor: 1.0, ..a }, b)
         };
+        // What is valid once only makes its product so.
+        let layout = if a.layout == b.layout { a.layout } else { same(a.layout) };
         let factor = a.factor * b.factor;
-        let out = self.zip(a, &b, |e, x, y| e.mul(x, y))?;
-        Ok(Packed { factor, ..out })
+        let cts = self.pairwise(&a.cts, &b.cts, |e, x, y| e.mul(x, y))?;
+        Ok(Packed::held(shape, packing, Held { layout, factor, cts }))
     }
 
     fn square(&mut self, a: Packed<E::Ct>, _: Bound) -> Made<Self> {
-        let factor = a.factor * a.factor;
-        let out = self.each(a, |e, x| e.mul(x, x))?;
-        Ok(Packed { factor, ..out })
+        let (shape, packing) = (a.shape, a.packing);
+        let a = self.operand(&a, "square")?;
+        let cts = self.each(&a.cts, |e, x| e.mul(x, x))?;
+        Ok(Packed::held(shape, packing, Held { factor: a.factor * a.factor, cts, ..a }))
     }
 
     fn matmul(&mut self, a: &Packed<E::Ct>, b: &Packed<E::Ct>, form: Form, _: Bound) -> Made<Self> {
         let fault = Fault::Shape { op: "matmul", left: a.shape, right: b.shape };
         let shape = a.shape.product(b.shape, form).ok_or(fault)?;
-        if a.packing != b.packing {
+        let p = a.packing;
+        if p != b.packing || a.shape.batch != p.heads || b.columns() != p.features {
             return Err(fault.into());
         }
         match form {
@@ -67,176 +68,190 @@ impl<E: Engine + Sync> Multiply for Ckks<E> {
 }
 
 impl<E: Engine + Sync> Ckks<E> {
-    /// Q·Kᵀ: one product for each pair of shifts, and one sum over features.
-    fn scores(&self, q: &Packed<E::Ct>, k: &Packed<E::Ct>, shape: Shape) -> Made<Self> {
-        if q.layout != Layout::Spread {
-            return Err(HeError::Layout { op: "scores", found: q.layout, wanted: Layout::Spread });
+    /// What an elementwise product works on.
+    pub(super) fn operand(
+        &self,
+        a: &Packed<E::Ct>,
+        op: &'static str,
+    ) -> Result<Held<E::Ct>, HeError> {
+        match &a.value {
+            Value::Held(held) => Ok(held.clone()),
+            Value::Waiting(_) => self.laid(a, Layout::Sparse, op),
         }
-        if k.layout != Layout::ShiftedPairs {
-            let (found, wanted) = (k.layout, Layout::ShiftedPairs);
-            return Err(HeError::Layout { op: "scores", found, wanted });
-        }
-        let packing = q.packing;
-        let paired = packing.ciphertexts() > 1;
-        let e = &self.engine;
-        let level = self.level(q).min(self.level(k));
-        let q = self.brought(q, level, q.factor)?;
-        let k = self.brought(k, level, k.factor)?;
-        let mut members = Vec::with_capacity(q.members.len());
-        for (q, k) in q.members.iter().zip(&k.members) {
-            let mut scores = Vec::with_capacity(packing.ciphertexts());
-            for pair in k {
-                let product = e.mul(&q[0], pair)?;
-                let sum = self.cyclic_sum(&product, packing.stride(), packing.features)?;
-                if paired {
-                    // Twice the real part and twice the imaginary part.
-                    let conjugate = e.apply_each(&sum, &[Automorphism::Conjugate])?.swap_remove(0);
-                    scores.push(e.add(&sum, &conjugate)?);
-                    scores.push(e.mul_i(&e.sub(&conjugate, &sum)?)?);
-                } else {
-                    scores.push(sum);
-                }
-            }
-            members.push(scores);
-        }
-        let factor = q.factor * k.factor * if paired { 0.5 } else { 1.0 };
-        Ok(Packed { shape, packing, layout: Layout::Scores, factor, members })
     }
 
-    /// Weights times V: the products of all shifts share one relinearization, then a sum over the
-    /// shifts within the ciphertext.
-    fn weighted(&self, a: &Packed<E::Ct>, v: &Packed<E::Ct>, shape: Shape) -> Made<Self> {
-        if a.layout != Layout::Scores {
-            return Err(HeError::Layout {
-                op: "weighted sum",
-                found: a.layout,
-                wanted: Layout::Scores,
-            });
+    /// f of every ciphertext.
+    pub(super) fn each(
+        &self,
+        cts: &[E::Ct],
+        f: impl Fn(&E, &E::Ct) -> Result<E::Ct, CkksError> + Sync,
+    ) -> Result<Vec<E::Ct>, CkksError> {
+        cts.par_iter().map(|x| f(&self.engine, x)).collect()
+    }
+
+    /// f of ciphertexts in pairs; a single right one serves all.
+    pub(super) fn pairwise(
+        &self,
+        a: &[E::Ct],
+        b: &[E::Ct],
+        f: impl Fn(&E, &E::Ct, &E::Ct) -> Result<E::Ct, CkksError> + Sync,
+    ) -> Result<Vec<E::Ct>, CkksError> {
+        let each = |(k, x): (usize, &E::Ct)| f(&self.engine, x, &b[k.min(b.len() - 1)]);
+        a.par_iter().enumerate().map(each).collect()
+    }
+
+    /// Keys or values in every shift, two in one as complex numbers.
+    fn shifted(&self, x: &Packed<E::Ct>, op: &'static str) -> Result<Held<E::Ct>, HeError> {
+        let p = x.packing;
+        if let Value::Held(held) = &x.value
+            && (held.layout == Layout::ShiftedPairs || !p.rolls())
+        {
+            let (found, wanted) = (held.layout, Layout::ShiftedPairs);
+            return if found == wanted {
+                Ok(held.clone())
+            } else {
+                Err(HeError::Layout { op, found, wanted })
+            };
         }
-        if v.layout != Layout::Shifted {
-            let (found, wanted) = (v.layout, Layout::Shifted);
-            return Err(HeError::Layout { op: "weighted sum", found, wanted });
-        }
-        let packing = a.packing;
         let e = &self.engine;
-        let level = self.level(a).min(self.level(v));
-        let a = self.brought(a, level, a.factor)?;
-        let v = self.brought(v, level, v.factor)?;
-        let mut members = Vec::with_capacity(a.members.len());
-        for (a, v) in a.members.iter().zip(&v.members) {
-            let mut sum: Option<E::Ct> = None;
-            for (a, v) in a.iter().zip(v) {
-                let product = e.tensor(a, v)?;
-                sum = Some(match sum {
-                    None => product,
-                    Some(sum) => e.add(&sum, &product)?,
-                });
-            }
-            let sum = sum.ok_or(Fault::Empty { op: "weighted sum", shape })?;
-            let sum = e.relinearize(&sum, true)?;
-            members.push(vec![self.cyclic_sum(&sum, packing.tokens, packing.distinct_shifts())?]);
+        let rolling = self.laid(x, Layout::Rolling, op)?;
+        let turn = |ct: &E::Ct, steps: usize| {
+            Ok::<_, CkksError>(
+                e.apply_each(ct, &[Automorphism::Rotate(steps as i64)])?.swap_remove(0),
+            )
+        };
+        let first = &rolling.cts[0];
+        let mut cts = vec![if p.ciphertexts > 1 {
+            e.add(first, &e.mul_i(&turn(first, p.copies * p.pairs())?)?)?
+        } else {
+            first.clone()
+        }];
+        // One key for all of them; what hoisting would save is less than what keys would cost.
+        for t in 1..p.pairs() {
+            cts.push(turn(&cts[t - 1], p.copies)?);
         }
-        let factor = a.factor * v.factor;
-        Ok(Packed { shape, packing, layout: Layout::Sparse, factor, members })
+        Ok(Held { layout: Layout::ShiftedPairs, factor: rolling.factor, cts })
+    }
+
+    /// Q·Kᵀ: one product for each pair of shifts, and one sum over a head's features.
+    fn scores(&self, q: &Packed<E::Ct>, k: &Packed<E::Ct>, shape: Shape) -> Made<Self> {
+        let p = q.packing;
+        let paired = p.ciphertexts > 1;
+        let (q, k) =
+            rayon::join(|| self.laid(q, Layout::Spread, "scores"), || self.shifted(k, "scores"));
+        let (q, k) = (q?, k?);
+        let level = self.held_level(&q).min(self.held_level(&k));
+        let (q, k) = (self.brought(&q, level, q.factor)?, self.brought(&k, level, k.factor)?);
+        let one = |e: &E, pair: &E::Ct| {
+            let product = e.mul(&q.cts[0], pair)?;
+            let sum = self.cyclic_sum(&product, p.heads * p.block(), p.head_features())?;
+            if !paired {
+                return Ok([sum.clone(), sum]);
+            }
+            // Twice the real part and twice the imaginary part.
+            let conjugate = e.apply_each(&sum, &[Automorphism::Conjugate])?.swap_remove(0);
+            Ok([e.add(&sum, &conjugate)?, e.mul_i(&e.sub(&conjugate, &sum)?)?])
+        };
+        let both: Vec<[E::Ct; 2]> = k
+            .cts
+            .par_iter()
+            .map(|pair| one(&self.engine, pair))
+            .collect::<Result<_, CkksError>>()?;
+        let (mut cts, mut second): (Vec<_>, Vec<_>) = both.into_iter().map(|[a, b]| (a, b)).unzip();
+        cts.append(&mut second);
+        cts.truncate(p.ciphertexts);
+        let factor = q.factor * k.factor * if paired { 0.5 } else { 1.0 };
+        Ok(Packed::held(shape, p, Held { layout: Layout::Scores, factor, cts }))
+    }
+
+    /// Weights times V: (a − i·b)·(v + i·w) has the real part a·v + b·w, so one product serves
+    /// two shifts, and all of them share one relinearization. Then a sum over copies.
+    fn weighted(&self, a: &Packed<E::Ct>, v: &Packed<E::Ct>, shape: Shape) -> Made<Self> {
+        let p = a.packing;
+        let a = self.weights(a, "weighted sum")?;
+        let v = self.shifted(v, "weighted sum")?;
+        let e = &self.engine;
+        let level = self.held_level(a).min(self.held_level(&v));
+        let (a, v) = (self.brought(a, level, a.factor)?, self.brought(&v, level, v.factor)?);
+        let product = |(t, v): (usize, &E::Ct)| {
+            let first = &a.cts[t];
+            match a.cts.get(t + p.pairs()) {
+                Some(second) => e.tensor(&e.sub(first, &e.mul_i(second)?)?, v),
+                None => e.tensor(first, v),
+            }
+        };
+        let products: Vec<E::Ct> =
+            v.cts.par_iter().enumerate().map(product).collect::<Result<_, CkksError>>()?;
+        let sum = self.total(&products, shape)?;
+        let mut sum = self.over_copies(&e.relinearize(&sum, true)?, &p)?;
+        let mut factor = a.factor * v.factor;
+        if p.ciphertexts > 1 {
+            sum = e.add_images(&sum, &[Automorphism::Conjugate])?;
+            factor *= 0.5;
+        }
+        Ok(Packed::held(shape, p, Held { layout: Layout::Sparse, factor, cts: vec![sum] }))
+    }
+
+    fn weights<'a>(
+        &self,
+        a: &'a Packed<E::Ct>,
+        op: &'static str,
+    ) -> Result<&'a Held<E::Ct>, HeError> {
+        match &a.value {
+            Value::Held(held) if held.layout == Layout::Scores => Ok(held),
+            Value::Held(Held { layout: found, .. }) => {
+                Err(HeError::Layout { op, found: *found, wanted: Layout::Scores })
+            }
+            Value::Waiting(_) => {
+                Err(HeError::Layout { op, found: Layout::Sparse, wanted: Layout::Scores })
+            }
+        }
+    }
+
+    fn total(&self, cts: &[E::Ct], shape: Shape) -> Result<E::Ct, HeError> {
+        let (first, rest) = cts.split_first().ok_or(Fault::Empty { op: "sum", shape })?;
+        let sum = rest.iter().try_fold(first.clone(), |sum, ct| self.engine.add(&sum, ct))?;
+        Ok(sum)
+    }
+
+    fn over_copies(&self, ct: &E::Ct, p: &Packing) -> Result<E::Ct, CkksError> {
+        self.cyclic_sum(ct, p.query_period, p.distinct_copies())
     }
 
     /// The sum of each row.
     pub(super) fn sum_columns(&self, a: &Packed<E::Ct>) -> Made<Self> {
-        let packing = a.packing;
-        let (stride, count) = match a.layout {
-            Layout::Scores => (packing.tokens, packing.distinct_shifts()),
-            Layout::Spread => (packing.stride(), packing.features),
-            found => return Err(HeError::Layout { op: "sum", found, wanted: Layout::Spread }),
-        };
-        let mut members = Vec::with_capacity(a.members.len());
-        for member in &a.members {
-            let mut rest = member.iter();
-            let empty = Fault::Empty { op: "sum", shape: a.shape };
-            let mut sum = rest.next().ok_or(empty)?.clone();
-            for ct in rest {
-                sum = self.engine.add(&sum, ct)?;
-            }
-            members.push(vec![self.cyclic_sum(&sum, stride, count)?]);
-        }
+        let p = a.packing;
         let shape = a.shape.with_cols(1);
-        Ok(Packed { shape, packing, layout: Layout::Rows, factor: a.factor, members })
+        let (ct, factor) = if a.layout() == Some(Layout::Scores) {
+            let a = self.weights(a, "sum")?;
+            (self.over_copies(&self.total(&a.cts, shape)?, &p)?, a.factor)
+        } else {
+            let held = self.laid(a, Layout::Sparse, "sum")?;
+            if a.shape.cols != p.head_features() {
+                let right = a.shape.with_cols(p.head_features());
+                return Err(Fault::Shape { op: "sum", left: a.shape, right }.into());
+            }
+            (self.cyclic_sum(&held.cts[0], p.heads * p.block(), p.head_features())?, held.factor)
+        };
+        Ok(Packed::held(shape, p, Held { layout: Layout::Rows, factor, cts: vec![ct] }))
     }
 
     /// Zeros where the mask hides a key: one level.
-    pub(super) fn mask_scores(&self, mut a: Packed<E::Ct>, mask: &Mask<'_>) -> Made<Self> {
-        if a.layout != Layout::Scores {
-            return Err(HeError::Layout { op: "mask", found: a.layout, wanted: Layout::Scores });
+    pub(super) fn mask_scores(&self, a: Packed<E::Ct>, mask: &Mask<'_>) -> Made<Self> {
+        let (shape, p) = (a.shape, a.packing);
+        if !mask.fits(shape) {
+            return Err(Fault::Shape { op: "mask", left: shape, right: shape }.into());
         }
-        if !mask.fits(a.shape) {
-            return Err(Fault::Shape { op: "mask", left: a.shape, right: a.shape }.into());
-        }
-        let (n, shifts) = (a.packing.tokens, a.packing.shifts());
-        for (batch, member) in a.members.iter_mut().enumerate() {
-            for (t, ct) in member.iter_mut().enumerate() {
-                let slots: Vec<f64> = (0..a.packing.slots)
-                    .map(|at| {
-                        let (s, i) = (at % a.packing.stride() / n, at % n);
-                        let key = (i + t * shifts + s) % n;
-                        f64::from(u8::from(key < mask.visible(a.shape, batch, i)))
-                    })
-                    .collect();
-                *ct = self.engine.rescale(&self.engine.mul_slots(ct, &slots)?)?;
-            }
-        }
-        Ok(a)
-    }
-
-    /// x·W for a square W, by its diagonals in baby and giant steps (Halevi and Shoup 2014,
-    /// *Algorithms in HElib*): 2√d rotations, one level.
-    pub(super) fn product_public(&self, x: &Packed<E::Ct>, w: &PublicMatrix) -> Made<Self> {
-        let d = x.packing.features;
-        if x.layout != Layout::Spread {
-            let (found, wanted) = (x.layout, Layout::Spread);
-            return Err(HeError::Layout { op: "matmul_public", found, wanted });
-        }
-        if w.shape != Shape::new(1, d, d) || w.values.len() != d * d {
-            let (left, right) = (x.shape, w.shape);
-            return Err(Fault::Shape { op: "matmul_public", left, right }.into());
-        }
-        let stride = x.packing.stride();
-        let baby = 1 << d.ilog2().div_ceil(2);
+        let held = self.weights(&a, "mask")?;
         let e = &self.engine;
-        let rotate = |k: usize| Automorphism::Rotate((k * stride) as i64);
-        let mut members = Vec::with_capacity(x.members.len());
-        for member in &x.members {
-            let each: Vec<_> = (1..baby).map(rotate).collect();
-            let mut babies = vec![member[0].clone()];
-            babies.extend(e.apply_each(&member[0], &each)?);
-            let mut total: Option<E::Ct> = None;
-            for giant in (0..d).step_by(baby) {
-                let mut sum: Option<E::Ct> = None;
-                for (b, rotated) in babies.iter().enumerate() {
-                    let slots: Vec<f64> = (0..x.packing.slots)
-                        .map(|at| {
-                            let c = at / stride;
-                            x.factor * w.values[(c + b) % d * d + (c + d - giant) % d]
-                        })
-                        .collect();
-                    let term = e.mul_slots(rotated, &slots)?;
-                    sum = Some(match sum {
-                        None => term,
-                        Some(sum) => e.add(&sum, &term)?,
-                    });
-                }
-                let sum = sum.ok_or(Fault::Empty { op: "matmul_public", shape: x.shape })?;
-                let sum = if giant == 0 {
-                    sum
-                } else {
-                    e.apply_each(&sum, &[rotate(giant)])?.swap_remove(0)
-                };
-                total = Some(match total {
-                    None => sum,
-                    Some(total) => e.add(&total, &sum)?,
-                });
-            }
-            let total = total.ok_or(Fault::Empty { op: "matmul_public", shape: x.shape })?;
-            members.push(vec![e.rescale(&total)?]);
-        }
-        Ok(Packed { factor: 1.0, members, ..*x })
+        let one = |(t, ct): (usize, &E::Ct)| {
+            let slots = p.fill(Layout::Scores, 0.0, |f, r, i| {
+                let seen = mask.visible(shape, f % p.heads, i);
+                f64::from(u8::from(p.key(t, r, i).is_some_and(|key| key < seen)))
+            });
+            e.rescale(&e.mul_slots(ct, &slots)?)
+        };
+        let cts = held.cts.par_iter().enumerate().map(one).collect::<Result<_, CkksError>>()?;
+        Ok(Packed::held(shape, p, Held { cts, ..held.clone() }))
     }
 }

@@ -28,7 +28,7 @@ fn run_head(params: Params, n: usize, d: usize, exponent: u8, seed: u64) {
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
     let [q, k, v] = std::array::from_fn(|_| normal(&mut rng, n * d));
     let mut head = Head {
-        packing: Packing::new(ctx.slots(), n, d).unwrap(),
+        packing: Packing::dense(ctx.slots(), n, d).unwrap(),
         exponent,
         row_sums: (1.0, 2.0),
         tolerance: 1e-8,
@@ -56,18 +56,18 @@ fn run_head(params: Params, n: usize, d: usize, exponent: u8, seed: u64) {
     let before = ctx.counters().snapshot();
     let out = head.run(&engine, inputs).unwrap();
     assert_eq!(ctx.counters().snapshot() - before, plan.counts, "the plan equals the run");
-    assert_eq!(top - out.members()[0][0].level(), plan.levels);
+    assert_eq!(top - out.ciphertexts()[0].level(), plan.levels);
 
-    let found = secret.decrypt_real(&out.members()[0][0]).unwrap();
-    let found = head.packing.unpack(&found, out.layout(), out.factor());
+    let found = secret.decrypt_real(&out.ciphertexts()[0]).unwrap();
+    let found = head.packing.unpack(&found, n, d, out.factor());
 
     let clear = Arc::new(Clear::new(ctx.clone()));
     let circuit = head.run(&clear, head.clear_inputs(&ctx, &slots, top)).unwrap();
-    let predicted = circuit.members()[0][0].variances();
+    let predicted = circuit.ciphertexts()[0].variances();
     let predicted: Vec<f64> = predicted.iter().map(|v| v.sqrt()).collect();
-    let predicted = head.packing.unpack(&predicted, circuit.layout(), circuit.factor());
-    let slots = circuit.members()[0][0].real();
-    let circuit = head.packing.unpack(&slots, circuit.layout(), circuit.factor());
+    let predicted = head.packing.unpack(&predicted, n, d, circuit.factor());
+    let slots = circuit.ciphertexts()[0].real();
+    let circuit = head.packing.unpack(&slots, n, d, circuit.factor());
 
     let exact = head.exact(&q, &k, &v);
     let scheme = worst(&found, &circuit).log2();
@@ -102,23 +102,24 @@ fn several_pairs_of_shifts() {
 fn the_other_operations_agree_with_plain_arithmetic() {
     use undertone_core::{Approximate, Axis, Bound, Function, Mask, Num, Role, Site, World};
     let ctx = Context::new(Params::TEST_N12_DEEP).unwrap();
-    let packing = Packing::new(ctx.slots(), 8, 4).unwrap();
+    let packing = Packing::dense(ctx.slots(), 8, 4).unwrap();
     let mut rng = ChaCha20Rng::seed_from_u64(5);
     let (x, w) = (normal(&mut rng, 32), normal(&mut rng, 16));
-    let mut world = Ckks::new(Arc::new(Clear::new(ctx.clone())), 1e-7);
+    let mut world = Ckks::new(Arc::new(Clear::new(ctx.clone())), Accuracy::exactly(1e-7));
     let admit = |world: &Ckks<Clear>| {
         let slots = packing.pack(&x, Layout::Spread).unwrap();
         let ct = Slots::new(&ctx, &slots[0], ctx.top_level());
-        world.admit(packing, Layout::Spread, 1.0, vec![vec![ct]]).unwrap()
+        world.admit(packing, Layout::Spread, 1.0, vec![ct]).unwrap()
     };
     let read =
-        |p: &Packed<Slots>| packing.unpack(&p.members()[0][0].real(), p.layout(), p.factor());
+        |p: &Packed<Slots>| packing.unpack(&p.ciphertexts()[0].real(), 8, p.shape.cols, p.factor());
     let site = Site::layer(0, Role::Hidden);
     let on = Bound::unknown(site);
 
-    let public = PublicMatrix { shape: Shape::new(1, 4, 4), values: w.clone() };
+    let public = PublicMatrix { shape: Shape::new(1, 4, 4), values: w.clone(), bias: None };
     let y = admit(&world);
     let y = world.matmul_public(&y, &public, on).unwrap();
+    let y = world.settle(y).unwrap();
     let wanted: Vec<f64> =
         (0..32).map(|at| (0..4).map(|k| x[at / 4 * 4 + k] * w[k * 4 + at % 4]).sum()).collect();
     assert!(worst(&read(&y), &wanted) < 1e-9);

@@ -434,10 +434,14 @@ fn layer(i: usize, layer: &Layer<Host>) -> String {
         ("value", "VALUE", &layer.value),
         ("out", "OUT", &layer.out),
         ("up", "UP", &layer.up),
-        ("down", "DOWN", &layer.down),
     ] {
         _ = writeln!(out, "            {field}: {},", operand(&name(part), operand_));
     }
+    let down = match &layer.down {
+        Some(down) => format!("Some({})", operand(&name("DOWN"), down)),
+        None => "None".to_owned(),
+    };
+    _ = writeln!(out, "            down: {down},");
     _ = writeln!(out, "            norm1: {},", norm(&name("NORM1"), &layer.norm1));
     _ = writeln!(out, "            norm2: {},", norm(&name("NORM2"), &layer.norm2));
     let activation = match &layer.activation {

@@ -84,9 +84,11 @@ pub(super) fn collect(encoder: &Prepared<Host>) -> Weights {
             ("VALUE", &layer.value),
             ("OUT", &layer.out),
             ("UP", &layer.up),
-            ("DOWN", &layer.down),
         ] {
             w.operand(&format!("L{i}_{name}"), operand);
+        }
+        if let Some(down) = &layer.down {
+            w.operand(&format!("L{i}_DOWN"), down);
         }
         w.norm(&format!("L{i}_NORM1"), &layer.norm1);
         w.norm(&format!("L{i}_NORM2"), &layer.norm2);
