@@ -4,6 +4,7 @@
 
 mod bad_inputs;
 mod outputs;
+mod party;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
