@@ -72,9 +72,18 @@ struct Phase {
     depth: u64,
     sent_bytes: Sides,
     preprocessing_bytes: Sides,
+    work: Units,
     compute_seconds: f64,
     /// depth · one-way delay + bytes / bandwidth + compute, for each network.
     latency_seconds: Vec<f64>,
+}
+
+/// One party's local work.
+#[derive(Debug, Serialize)]
+struct Units {
+    hashes: u64,
+    products: u64,
+    words: u64,
 }
 
 struct Maker {
@@ -92,6 +101,7 @@ impl Maker {
             depth: cost.depth,
             sent_bytes: cost.sent.into(),
             preprocessing_bytes: cost.preprocessing.into(),
+            work: Units { hashes: work.hashes, products: work.products, words: work.words },
             compute_seconds: compute,
             latency_seconds: self.networks.iter().map(|(_, n)| of(n)).collect(),
         }
@@ -124,14 +134,19 @@ pub(crate) fn run(
         None => vec![named("LAN", Network::LAN), named("WAN", Network::WAN)],
     };
     let maker = Maker { rates: Rates::measure()?, networks };
-    let total = |setup: bool| {
-        let mut sum = (Cost::default(), Work::default());
-        for (_, cost, work) in planned.works().filter(|(name, ..)| (*name == "weights") == setup) {
-            sum = (sum.0.then(*cost), sum.1.plus(*work));
-        }
-        sum
+    // Phases that overlap count once in the depth of the whole.
+    let setup = planned.works().find(|(name, ..)| *name == "weights");
+    let setup = setup.map_or_else(Default::default, |(_, cost, work)| (*cost, *work));
+    let whole = planned.cost();
+    let sides = |a: [u64; 2], b: [u64; 2]| [a[0] - b[0], a[1] - b[1]];
+    let rest = Cost {
+        exchanges: whole.exchanges - setup.0.exchanges,
+        depth: whole.depth - setup.0.depth,
+        sent: sides(whole.sent, setup.0.sent),
+        preprocessing: sides(whole.preprocessing, setup.0.preprocessing),
     };
-    let (setup, online) = (total(true), total(false));
+    let works = planned.works().filter(|(name, ..)| *name != "weights");
+    let online = (rest, works.fold(Work::default(), |sum, (_, _, work)| sum.plus(*work)));
     let plan = Plan {
         version: 1,
         world: "shared",

@@ -106,3 +106,9 @@ fn every_kind_of_attention() {
     // 2.9e-3 in 100 runs; 2e-3 fails about every other time.
     between(|make, tolerance| attention::kinds::<Mpc, Full>(make, tolerance), 4e-3);
 }
+
+/// Permuted keys, rows that sum to one, scaled scores: each compares two runs of the protocol.
+#[test]
+fn laws_of_attention() {
+    between(|make, tolerance| attention::laws::<Mpc, Full>(make, tolerance), 4e-3);
+}

@@ -7,7 +7,8 @@
 pub struct Cost {
     /// Exchanges: both parties send at once, or one of them does.
     pub exchanges: u64,
-    /// Exchanges on the longest path of dependencies; branches of a `join` overlap.
+    /// Exchanges on the longest path of dependencies: branches of a `join` overlap, and so do
+    /// tensors that one party sends after each other without an answer in between.
     pub depth: u64,
     /// Payload bytes sent by each party.
     pub sent: [u64; 2],
@@ -140,6 +141,11 @@ impl Meter {
 
     pub(crate) fn exchange(&mut self, sent: [u64; 2]) {
         self.add(Cost { exchanges: 1, depth: 1, sent, ..Cost::default() });
+    }
+
+    /// One party sends; where it sent alone before, this does not wait for anything.
+    pub(crate) fn transfer(&mut self, sent: [u64; 2], waits: bool) {
+        self.add(Cost { exchanges: 1, depth: waits.into(), sent, ..Cost::default() });
     }
 
     /// A meter for a branch: it starts from nothing, in the phase of its parent.

@@ -111,6 +111,8 @@ pub struct Mpc {
     pub(crate) layer: Option<u32>,
     /// Whether a chunk ends before the next correlation.
     pub(crate) due: bool,
+    /// The party that alone sent last: what it sends next does not wait for the other.
+    sender: Option<usize>,
 }
 
 /// What a program will cost.
@@ -200,7 +202,16 @@ impl Mpc {
         online: Option<(usize, Arc<dyn Link>)>,
     ) -> Self {
         let online = online.map(|(party, link)| Online { party, link });
-        Self { format, prep, online, meter: Meter::default(), path: 1, layer: None, due: false }
+        Self {
+            format,
+            prep,
+            online,
+            meter: Meter::default(),
+            path: 1,
+            layer: None,
+            due: false,
+            sender: None,
+        }
     }
 
     /// A party with correlations in memory, which were dealt for exactly this program.
@@ -320,7 +331,8 @@ impl Mpc {
     pub(crate) fn with_source(&self, prep: Box<dyn Preprocess>) -> Self {
         let online = self.online.clone();
         let (format, path, layer) = (self.format, self.path, self.layer);
-        Self { format, prep, online, meter: Meter::default(), path, layer, due: false }
+        let meter = Meter::default();
+        Self { format, prep, online, meter, path, layer, due: false, sender: None }
     }
 
     pub(crate) fn path(&self) -> u64 {
@@ -396,16 +408,19 @@ impl Mpc {
             path: 2 * self.path + side,
             layer: self.layer,
             due: false,
+            sender: None,
         })
     }
 
     fn merge(&mut self, branch: Self) -> Result<Meter> {
+        self.sender = None;
         self.prep.merge(branch.prep)?;
         Ok(branch.meter)
     }
 
     /// Both parties send; in a plan, both would send `len` bytes.
     pub(crate) fn exchange(&mut self, payload: Option<Vec<u8>>, len: usize) -> Result<Lane8> {
+        self.sender = None;
         let (Some(online), Some(payload)) = (&self.online, payload) else {
             self.meter.exchange([len as u64; 2]);
             return Ok(None);
@@ -443,7 +458,8 @@ impl Mpc {
                 got = Some(payload);
             }
         }
-        self.meter.exchange(sent);
+        let waits = self.sender.replace(from) != Some(from);
+        self.meter.transfer(sent, waits);
         Ok(got)
     }
 

@@ -26,17 +26,33 @@ impl Prg {
         Self { cipher: Aes128::new(seed.into()), counter: 0, buffer: Zeroizing::default() }
     }
 
-    fn refill(&mut self) {
+    fn blocks(&mut self) -> [Block; Self::BLOCKS] {
         let mut blocks = [Block::default(); Self::BLOCKS];
         for block in &mut blocks {
             *block = self.counter.to_le_bytes().into();
             self.counter += 1;
         }
         self.cipher.encrypt_blocks(&mut blocks);
-        for block in &blocks {
-            let block: [u8; 16] = (*block).into();
-            self.buffer.push(u128::from_le_bytes(block) as u64);
-            self.buffer.push((u128::from_le_bytes(block) >> 64) as u64);
+        blocks
+    }
+
+    fn refill(&mut self) {
+        for block in &self.blocks() {
+            self.buffer.extend(halves(block));
+        }
+    }
+
+    /// Fills with uniform words. What comes next depends on the lengths asked for so far, which
+    /// are the same for the dealer and the party.
+    fn fill(&mut self, out: &mut [u64]) {
+        let mut batches = out.chunks_exact_mut(2 * Self::BLOCKS);
+        for batch in &mut batches {
+            for (pair, block) in batch.chunks_exact_mut(2).zip(&self.blocks()) {
+                pair.copy_from_slice(&halves(block));
+            }
+        }
+        for word in batches.into_remainder() {
+            *word = self.word();
         }
     }
 
@@ -51,8 +67,13 @@ impl Prg {
 
     /// `n` values uniform modulo 2^`bits`.
     pub(crate) fn words(&mut self, n: usize, bits: u32) -> Vec<u64> {
-        let mask = crate::ring::low(bits);
-        (0..n).map(|_| self.word() & mask).collect()
+        let mut out = vec![0; n];
+        self.fill(&mut out);
+        if bits < 64 {
+            let mask = crate::ring::low(bits);
+            out.iter_mut().for_each(|word| *word &= mask);
+        }
+        out
     }
 
     pub(crate) fn block(&mut self) -> u128 {
@@ -63,4 +84,10 @@ impl Prg {
     pub(crate) fn fork(&mut self) -> Self {
         Self::new(&Zeroizing::new(self.block().to_le_bytes()))
     }
+}
+
+fn halves(block: &Block) -> [u64; 2] {
+    let block: [u8; 16] = (*block).into();
+    let block = u128::from_le_bytes(block);
+    [block as u64, (block >> 64) as u64]
 }

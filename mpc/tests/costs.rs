@@ -125,7 +125,13 @@ fn normalisers() {
         |mpc, x| mpc.two_quad(x, 3, 1e-3),
     );
     hold(|_| Cost::default(), |mpc, x| mpc.scaling(x));
-    let domain = (0.01, 20.0);
+    // A variance for which 1/n finds room, and one for which it does not.
+    for hi in [20.0, 1e5] {
+        layer_norms((0.01, hi));
+    }
+}
+
+fn layer_norms(domain: (f64, f64)) {
     hold(
         |s| declared::layer_norm(s.rows, s.cols, false, domain, F).unwrap(),
         |mpc, x| mpc.layer_norm(x, None, 1e-3, domain),
@@ -134,7 +140,8 @@ fn normalisers() {
         |s| {
             let held = declared::input(1, s.cols);
             let norm = declared::layer_norm(s.rows, s.cols, true, domain, F).unwrap();
-            held.then(held).then(norm)
+            // Gain and bias are sent one after the other without waiting.
+            Cost { depth: 1, ..held.then(held) }.then(norm)
         },
         |mpc, x| {
             let row = Shape::new(1, 1, x.shape().cols);

@@ -5,11 +5,12 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use undertone_core::Shape;
 use undertone_mpc::channel::tls::{Authority, Listener, Role, connect};
 use undertone_mpc::channel::{Greeting, Limits, Link, VERSION, memory};
-use undertone_mpc::preprocess::{Store, deal};
+use undertone_mpc::preprocess::{Store, deal, deal_streamed};
 use undertone_mpc::{Error, Format, Mpc, Plan, Result, run_over};
 
 const SHAPE: Shape = Shape::new(1, 1, 8);
@@ -293,4 +294,106 @@ fn a_dead_socket_is_closed_and_a_silent_one_times_out() {
     assert_eq!(client.receive(1, 1).unwrap(), [1], "what was sent before the end arrives");
     assert!(matches!(client.receive(1, 1), Err(Error::Closed { .. })));
     assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+/// Forwards bytes both ways; after `after` bytes towards the server it flips one bit.
+fn corrupting_relay(to: std::net::SocketAddr, after: usize) -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (client, _) = listener.accept().unwrap();
+        let server = std::net::TcpStream::connect(to).unwrap();
+        let pump = |mut from: std::net::TcpStream, mut to: std::net::TcpStream, after| {
+            std::thread::spawn(move || {
+                let (mut passed, mut buffer) = (0usize, [0; 4096]);
+                while let Ok(n @ 1..) = from.read(&mut buffer) {
+                    if (passed..passed + n).contains(&after) {
+                        buffer[after - passed] ^= 1;
+                    }
+                    passed += n;
+                    if to.write_all(&buffer[..n]).is_err() {
+                        break;
+                    }
+                }
+                let _ = to.shutdown(std::net::Shutdown::Both);
+            })
+        };
+        pump(client.try_clone().unwrap(), server.try_clone().unwrap(), after);
+        pump(server, client, usize::MAX);
+    });
+    address
+}
+
+#[test]
+fn a_corrupted_frame_ends_both_sides_within_the_timeout() {
+    let authority = Authority::new().unwrap();
+    let any = "127.0.0.1:0".parse().unwrap();
+    let listener =
+        Listener::bind(any, &authority.issue(Role::Server).unwrap(), limits(3000)).unwrap();
+    // The handshake of both certificates takes less than this; the frame after it takes more.
+    let relay = corrupting_relay(listener.address().unwrap(), 6000);
+    let serving = std::thread::spawn(move || listener.accept().unwrap());
+    let identity = authority.issue(Role::Client).unwrap();
+    let client = connect(relay, Role::Server, &identity, limits(3000)).unwrap();
+    let server = serving.join().unwrap();
+    assert_eq!(server.peer(), Some(Role::Client));
+    let start = Instant::now();
+    client.send(1, vec![7; 20_000]).unwrap();
+    assert!(matches!(server.receive(1, 20_000), Err(Error::Closed { .. })));
+    assert!(matches!(client.receive(1, 1), Err(Error::Closed { .. })));
+    assert!(start.elapsed() < Duration::from_secs(3));
+}
+
+/// Both parties with a dealer on the line; the dealer's program may be another.
+fn streamed(dealt: fn(&mut Mpc) -> Result<()>) -> ([Result<Option<Vec<f64>>>; 2], Result<Plan>) {
+    let plan = Plan::of("relu", Format::default(), program).unwrap();
+    let [[a, c], [b, d]] = [linked(2000), linked(2000)];
+    std::thread::scope(|scope| {
+        let dealer = scope
+            .spawn(move || deal_streamed([c, d], "relu", Format::default(), &mut |mpc| dealt(mpc)));
+        let [to_server, to_client] = linked(2000);
+        let party = |party, dealer, link| {
+            let mut mpc = Mpc::connect_streamed(&plan, party, [1; 16], dealer, link)?;
+            program(&mut mpc)
+        };
+        let server = scope.spawn(move || party(1, b, to_client));
+        let client = party(0, a, to_server);
+        ([client, server.join().unwrap()], dealer.join().unwrap())
+    })
+}
+
+#[test]
+fn a_dealer_on_the_line_serves_one_run() {
+    let ([client, server], plan) = streamed(|mpc| program(mpc).map(|_| ()));
+    assert_eq!(client.unwrap().unwrap(), [1.0, 0.0, 3.0, 0.0, 0.0, 0.5, 0.0, 9.0]);
+    assert!(server.unwrap().is_none());
+    assert!(plan.unwrap().cost().preprocessing[0] > 0);
+}
+
+#[test]
+fn a_dealer_of_another_program_is_noticed() {
+    let (outcomes, plan) = streamed(|mpc| mpc.input(0, SHAPE, None).map(|_| ()));
+    for outcome in outcomes {
+        assert!(matches!(outcome, Err(Error::Handshake { field: "dealer's program", .. })));
+    }
+    assert!(matches!(plan, Err(Error::Closed { .. } | Error::Timeout { .. })));
+}
+
+#[test]
+fn a_dealer_that_dies_ends_both_parties() {
+    let (outcomes, _) = streamed(|mpc| {
+        // The first call is for the plan; the second dies before its chunk is sent.
+        static CALLS: AtomicU32 = AtomicU32::new(0);
+        program(mpc)?;
+        if CALLS.fetch_add(1, Ordering::Relaxed) == 1 {
+            return Err(Error::Closed { operation: "dying" });
+        }
+        Ok(())
+    });
+    for outcome in outcomes {
+        assert!(
+            matches!(outcome, Err(Error::Closed { .. } | Error::Timeout { .. })),
+            "{outcome:?}"
+        );
+    }
 }

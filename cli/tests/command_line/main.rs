@@ -4,6 +4,7 @@
 
 mod bad_inputs;
 mod outputs;
+mod party;
 mod simulation;
 
 use std::path::{Path, PathBuf};

@@ -12,7 +12,9 @@ fn parse(text: &str) -> Value {
 #[test]
 fn help() {
     assert_snapshot!(success(&["--help"]));
-    for command in ["compare", "plan", "infer", "calibrate", "bench", "simulate", "explore"] {
+    for command in
+        ["compare", "plan", "infer", "calibrate", "party", "shape", "bench", "simulate", "explore"]
+    {
         let text = success(&[command, "--help"]);
         assert!(text.contains("Usage: undertone ") && text.contains("--json"), "{text}");
     }

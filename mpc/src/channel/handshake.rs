@@ -38,7 +38,18 @@ impl Greeting {
     /// # Errors
     /// [`Error::Handshake`] names the first field that differs; both parties get it.
     pub fn exchange(&self, link: &dyn Link) -> Result<u32> {
-        let theirs = link.exchange(0, self.encode(), LEN)?;
+        self.meet(&link.exchange(0, self.encode(), LEN)?)
+    }
+
+    /// The section that both begin, given the peer's greeting.
+    ///
+    /// # Errors
+    /// [`Error::Handshake`] names the first field that differs.
+    pub fn meet(&self, theirs: &[u8]) -> Result<u32> {
+        if theirs.len() != LEN {
+            let (expected, got) = (LEN as u64, theirs.len() as u64);
+            return Err(Error::Desync { operation: "length of a greeting", expected, got });
+        }
         let word = |at: usize| {
             u32::from_le_bytes([theirs[at], theirs[at + 1], theirs[at + 2], theirs[at + 3]])
         };

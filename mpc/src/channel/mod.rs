@@ -103,6 +103,12 @@ impl Inbox {
         self.changed.notify_all();
     }
 
+    fn drain(&self) -> Vec<(u64, Vec<u8>)> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let queues = inner.streams.drain();
+        queues.flat_map(|(s, q)| q.frames.into_iter().map(move |f| (s, f.payload))).collect()
+    }
+
     fn close(&self) {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
         self.changed.notify_all();

@@ -17,7 +17,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, WriteHalf, split};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -305,8 +305,20 @@ async fn write_frames(
     let _ = stream.shutdown().await;
 }
 
+/// Everything that a peer's bytes would leave to be received, as (stream, payload): the reader of a
+/// connection over a buffer, for fuzzing.
+#[doc(hidden)]
+pub fn frames_of(bytes: &[u8], limits: Limits) -> Result<Vec<(u64, Vec<u8>)>> {
+    let inbox = Arc::new(Inbox::default());
+    let reading =
+        read_frames(bytes, Arc::clone(&inbox), limits.frame as u64, Arc::new(OnceLock::new()));
+    let runtime = Builder::new_current_thread().build().map_err(Error::io("fuzzing"))?;
+    runtime.block_on(reading);
+    Ok(inbox.drain())
+}
+
 async fn read_frames(
-    mut stream: ReadHalf<Stream>,
+    mut stream: impl AsyncRead + Unpin,
     inbox: Arc<Inbox>,
     limit: u64,
     pace: Arc<OnceLock<Pace>>,

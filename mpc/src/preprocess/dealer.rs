@@ -41,9 +41,8 @@ impl Dealer {
 
     /// Splits plain values: party 0's share is pseudo-random, party 1's is stored.
     fn split(&mut self, plain: &[u64], bits: u32) -> Result<()> {
-        let shares: Zeroizing<Vec<u64>> = Zeroizing::new(
-            plain.iter().map(|v| v.wrapping_sub(self.prgs[0].word() & low(bits))).collect(),
-        );
+        let mut shares = Zeroizing::new(self.prgs[0].words(plain.len(), bits));
+        shares.iter_mut().zip(plain).for_each(|(s, v)| *s = v.wrapping_sub(*s));
         let mut bytes = Zeroizing::new(Vec::new());
         pack(&shares, bits, &mut bytes);
         self.write(1, &bytes)

@@ -172,6 +172,17 @@ impl Store {
         Ok(Self { header, body, journal: Some(journal), begun })
     }
 
+    /// A store over bytes in memory, which remembers what it began but has no journal.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn in_memory(bytes: Vec<u8>) -> Result<Self> {
+        let len = bytes.len() as u64;
+        let body = Body::Memory(Arc::new(Zeroizing::new(bytes)));
+        let header = Header::decode(&body, len)?;
+        Ok(Self { header, body, journal: None, begun: 0 })
+    }
+
     fn parse(header: &Header, bytes: &[u8]) -> Result<u32> {
         let (session, count) =
             bytes.split_at_checked(16).ok_or_else(|| wrong("journal length", 20, bytes.len()))?;
@@ -286,10 +297,7 @@ impl Section {
     }
 
     pub(crate) fn from_memory(bytes: Vec<u8>, party: usize) -> Result<Self> {
-        let len = bytes.len() as u64;
-        let body = Body::Memory(Arc::new(Zeroizing::new(bytes)));
-        let header = Header::decode(&body, len)?;
-        let mut store = Store { header, body, journal: None, begun: 0 };
+        let mut store = Store::in_memory(bytes)?;
         if store.party() != party {
             return Err(wrong("party", party, store.party()));
         }

@@ -271,13 +271,16 @@ pub fn layer_norm(
     let mean = super::linear::scale_gain(1.0 / cols as f64, super::norm::MEAN);
     let tolerance = super::softmax::TOLERANCE;
     let (root, scale) = inverse(rows, Function::Rsqrt, domain, tolerance, fraction)?;
-    let variance = (rows, 64, fraction + mean);
+    let direct = super::norm::direct(cols, domain.1, fraction);
+    let variance = (rows, 64, if direct { fraction + mean } else { fraction });
+    let again = settle_all(&[(rows, 64, mean)]);
     let gained = [relations(1, n, 64), settle_all(&[variance, (n, 64, fraction)])];
     Some(in_turn([
         settle(n, 64, fraction + mean, fraction),
         open(&[(n, 64)]),
         mul(n, 64),
         if affine { in_turn(gained) } else { settle_all(&[variance]) },
+        if direct { Cost::default() } else { again },
         root,
         settle(rows, 64, scale, fraction),
         if affine { open(&[(rows, 64), (n, 64)]) } else { open(&[(rows, 64)]) },

@@ -161,6 +161,14 @@ fn least_squares(f: Function, hi: f64, period: i32, count: usize) -> (f64, Vec<[
     (x[0], x[1..].chunks_exact(2).map(|p| [p[0], p[1]]).collect())
 }
 
+/// A number below 2^20 with [`PUBLIC`] fraction bits, rounded to the nearest integer: adding 1.5·2^52
+/// leaves an f64 no room for anything finer. Both parties get the same integer.
+fn fixed(v: f64) -> u64 {
+    const SHIFT: f64 = 6_755_399_441_055_744.0;
+    const UNIT: f64 = (1u64 << PUBLIC) as f64;
+    (v * UNIT + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits())
+}
+
 impl Mpc {
     /// A function with tails, such as GELU: two exchanges, of the value and of two bits.
     ///
@@ -229,7 +237,6 @@ impl Mpc {
             {
                 for i in 0..n {
                     let (cos, sin) = turned[i];
-                    let fixed = |v: f64| libm::rint(libm::ldexp(v, PUBLIC as i32)) as i64 as u64;
                     let (of_cos, of_sin) = (fixed(a * cos + b * sin), fixed(a * sin - b * cos));
                     let flip = 1u64.wrapping_sub(2 * e[i]);
                     let pick = |own: u64, by_bit: u64| {
@@ -284,6 +291,15 @@ mod tests {
             assert!(s.error <= 2.5e-5);
             let size = s.harmonics.iter().flatten().fold(0f64, |m, c| m.max(c.abs()));
             assert!(size < 32.0, "{} {size} {}", f.name(), s.harmonics.len());
+        }
+    }
+
+    #[test]
+    fn fixed_point_is_rounded_as_by_the_library() {
+        for i in -4000..4000 {
+            let v = f64::from(i) * 0.001_234_567 + f64::from(i % 7) * 1e-7;
+            let wanted = libm::rint(libm::ldexp(v, PUBLIC as i32)) as i64 as u64;
+            assert_eq!(fixed(v), wanted, "{v}");
         }
     }
 

@@ -35,6 +35,8 @@ const FACTOR: u32 = 14;
 const TOLERANCE: f64 = 4e-5;
 /// Relative error asked of inverses.
 const INVERSE: f64 = 2e-5;
+/// Bits that an operand is opened with beyond what its first use needs, for the next.
+const SPARE: u32 = 8;
 /// Calibrated domains of inverses are widened by this factor at both ends.
 const MARGIN: f64 = 1.5;
 
@@ -171,9 +173,17 @@ impl Mpc {
         let tight: Vec<&Secret> =
             todo.iter().filter(|x| !direct(x, &self.best(x))).copied().collect();
         self.settled(&tight)?;
-        let forms: Vec<Arc<Shared>> = todo.iter().map(|x| self.best(x)).collect();
+        let forms: Vec<Shared> = todo
+            .iter()
+            .map(|x| {
+                let form = self.best(x);
+                let drop = form.scale.saturating_sub(target(x));
+                let bits = (needed + drop).max(Self::room(form.scale, x.range)) + SPARE;
+                self.narrow(&form, bits)
+            })
+            .collect();
         if !forms.is_empty() {
-            let wires = self.open(&forms.iter().map(|s| &**s).collect::<Vec<_>>())?;
+            let wires = self.open(&forms.iter().collect::<Vec<_>>())?;
             for (x, wire) in todo.iter().zip(wires) {
                 let by = wire.scale.saturating_sub(target(x));
                 let wire = if by == 0 { wire } else { self.reduce(&wire, by)? };
