@@ -9,7 +9,10 @@ mod bench;
 mod calibrate;
 mod compare;
 mod examples;
+mod fit_hash;
 mod infer;
+mod onebit;
+mod pack;
 mod plan;
 mod render;
 mod worlds;
@@ -36,6 +39,10 @@ enum Command {
     Infer(infer::Options),
     /// Measure the range of every site on training data and store it in the model's config.json.
     Calibrate(calibrate::Options),
+    /// Fit EcoFormer's hashes to a model's own activations: a new model folder.
+    FitHash(fit_hash::Options),
+    /// Write a one-bit model as one small file, its weights a bit each.
+    Pack(pack::Options),
     /// Time a model in each world, one thread.
     Bench(bench::Options),
 }
@@ -77,6 +84,20 @@ impl ModelFolder {
     }
 }
 
+/// What operations cost.
+#[derive(Debug, Clone, Args)]
+struct Energy {
+    /// Prices of operations in picojoules (TOML). By default Horowitz's 45 nm figures.
+    #[arg(long = "energy", value_name = "TABLE")]
+    table: Option<PathBuf>,
+}
+
+impl Energy {
+    fn load(&self) -> anyhow::Result<undertone_binary::energy::Prices> {
+        Ok(undertone_binary::energy::Prices::load(self.table.as_deref())?)
+    }
+}
+
 fn load(folder: &std::path::Path) -> anyhow::Result<undertone_model::Model> {
     use anyhow::Context as _;
     undertone_model::Model::load(folder).with_context(|| format!("model {}", folder.display()))
@@ -95,6 +116,8 @@ fn main() -> ExitCode {
         Command::Plan(options) => plan::run(&options),
         Command::Infer(options) => infer::run(&options),
         Command::Calibrate(options) => calibrate::run(&options),
+        Command::FitHash(options) => fit_hash::run(&options),
+        Command::Pack(options) => pack::run(&options),
         Command::Bench(options) => bench::run(&options),
     };
     match result {

@@ -12,7 +12,7 @@ fn parse(text: &str) -> Value {
 #[test]
 fn help() {
     assert_snapshot!(success(&["--help"]));
-    for command in ["compare", "plan", "infer", "calibrate", "bench"] {
+    for command in ["compare", "plan", "infer", "calibrate", "fit-hash", "pack", "bench"] {
         let text = success(&[command, "--help"]);
         assert!(text.contains("Usage: undertone ") && text.contains("--json"), "{text}");
     }
