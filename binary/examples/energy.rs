@@ -83,7 +83,7 @@ fn bivit() {
         let ours = [
             s.float_ops() / 1e9,
             s.binary_ops() / 1e9,
-            s.float_bytes() / 1e6,
+            s.float_megabytes(),
             s.binary_bytes() / 1e6,
         ];
         let cells: Vec<String> =
@@ -91,4 +91,5 @@ fn bivit() {
         let same = ours.iter().zip(row.printed).all(|(&v, p)| like(v, p) == p);
         println!("| {} | {} | {} |", s.name, cells.join(" | "), if same { "=" } else { "≈" });
     }
+    println!("\nWhy two sizes differ is in the documentation of `energy::ops`.");
 }

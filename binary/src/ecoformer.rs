@@ -5,7 +5,7 @@
 //! hashes and the fast forms.
 
 use crate::Level;
-use crate::simd::lanes::{self, ANCHORS, Floats, LANES, Layout, Pass};
+use crate::simd::lanes::{self, ANCHORS, Floats, LANES, Layout, Pass, Slack};
 use undertone_core::binary::ecoformer::{self as portable, NIBBLE, Tables};
 use undertone_core::binary::hash::{self, LEAST_SIGMA};
 use undertone_core::binary::{self as core, BitFault};
@@ -164,7 +164,8 @@ fn layout(hash: &core::Hash<'_>) -> Layout {
         .map(|j| per_lane(&|b| if b < hash.bits() { hash.planes()[b * m + j] } else { 0.0 }))
         .collect();
     let thresholds = per_lane(&|b| hash.thresholds().get(b).copied().unwrap_or(0.0));
-    Layout { dim, bits: hash.bits(), anchors, norms, planes, thresholds }
+    let slack = Slack::new(hash.planes(), hash.anchors(), dim, hash.bits());
+    Layout { dim, bits: hash.bits(), anchors, norms, planes, thresholds, slack }
 }
 
 /// Runs a kernel at a level.

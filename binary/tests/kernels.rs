@@ -200,6 +200,52 @@ fn codes_agree_at_every_level_and_with_the_reference() {
     assert!(near < all / 1000);
 }
 
+/// Many tokens, some with responses that only rounding decides: two anchors that lie alike and planes
+/// that cancel make y = t exactly.
+#[test]
+fn doubtful_codes_are_the_portable_ones() {
+    for (dim, m, bits) in [(64, 25, 16), (16, 25, 16), (128, 40, 9)] {
+        let mut rng = rng(dim as u64);
+        let mut anchors = normals(&mut rng, m * dim);
+        let twin = anchors[..dim].to_vec();
+        anchors[dim..2 * dim].copy_from_slice(&twin);
+        let mut planes = normals(&mut rng, bits * m);
+        planes[..m].fill(0.0);
+        (planes[0], planes[1]) = (3.0, -3.0);
+        let mut means: Vec<f32> = (0..m).map(|_| 0.4).collect();
+        means[1] = means[0];
+        let hash = Hash::new(dim, anchors, planes, means, Sigma::Dynamic).unwrap();
+        let mut x = normals(&mut rng, 3000 * dim);
+        x[..dim].fill(0.0);
+        let mut portable = vec![0; 3000];
+        hash.codes_at(Level::Portable, &x, &mut portable).unwrap();
+        for level in Level::available() {
+            let mut codes = vec![0; 3000];
+            hash.codes_at(level, &x, &mut codes).unwrap();
+            assert_eq!(codes, portable, "{level:?} {dim}");
+        }
+    }
+}
+
+/// Few and many attended keys, alone and in pairs: wide margins choose all, none choose few.
+#[test]
+fn sparse_and_dense_rows_agree() {
+    for (n, d, c) in [(49, 16, 16), (300, 64, 64), (517, 32, 100), (1000, 64, 130), (65, 8, 3)] {
+        let mut rng = rng((n + c) as u64);
+        let (q, k, v) = (signs(&mut rng, n, d), signs(&mut rng, n, d), signs(&mut rng, n, c));
+        for margin in [0, 1, 3, 9, 255] {
+            let mut expected = vec![0; n * c];
+            bivit::attend_at(Level::Portable, &q, &k, &v, margin, &mut expected).unwrap();
+            for level in Level::available() {
+                let (mut out, mut counts) = (vec![0; n * c], vec![0; n]);
+                bivit::attend_counted(level, &q, &k, &v, margin, &mut out, &mut counts).unwrap();
+                assert_eq!(out, expected, "{level:?} {n} {d} {c} {margin}");
+                assert!(counts.iter().all(|&count| count >= 1 && count as usize <= n));
+            }
+        }
+    }
+}
+
 #[test]
 fn hashed_attention_agrees_at_every_level_and_linear_equals_quadratic() {
     let mut rng = rng(6);

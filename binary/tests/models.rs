@@ -57,6 +57,57 @@ fn logits_equal_those_of_pytorch() {
     }
 }
 
+/// The float form computes attention from its definition in f64; the packed form has neither a
+/// softmax nor an n × n matrix of floats.
+#[test]
+fn both_arithmetics_agree() {
+    for case in CASES {
+        let packed = Encoder::load(&folder(case)).unwrap();
+        let float = packed.clone().in_floats();
+        for image in &golden(case).0 {
+            let (a, b) = (packed.logits(image).unwrap(), float.logits(image).unwrap());
+            assert!(worst(&a, &b) < 2e-4, "{case}: {a:?} {b:?}");
+        }
+    }
+}
+
+/// What a plan counts without values is what a run counts with them, cell for cell.
+#[test]
+fn plans_equal_runs() {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/one-bit");
+    let shipped = ["recall-bivit", "recall-ecoformer", "recall-simhash", "vit-fmnist-ecoformer"]
+        .map(|name| shipped.join(name));
+    for folder in CASES.map(folder).into_iter().chain(shipped) {
+        let packed = Encoder::load(&folder).unwrap();
+        for encoder in [packed.clone().in_floats(), packed] {
+            let c = encoder.config();
+            let tokens = c.tokens();
+            let rows: Vec<f32> =
+                (0..tokens * c.input_width()).map(|i| (i as f32 * 0.7).sin()).collect();
+            let (logits, counted) = encoder.run(&rows).unwrap();
+            assert_eq!(logits.len(), c.id2label.len());
+            let planned = encoder.plan(tokens).unwrap();
+            assert_eq!(planned, counted, "{}", folder.display());
+            assert!(planned.total() > 0);
+        }
+    }
+}
+
+#[test]
+fn texts_that_a_model_cannot_read_are_refused() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/one-bit/recall-bivit");
+    let encoder = Encoder::load(&folder).unwrap();
+    let message = |ids: &[u32]| encoder.embedded(ids).unwrap_err().to_string();
+    assert!(message(&[]).contains("the text is empty"), "{}", message(&[]));
+    assert!(message(&[1088]).contains("1087"), "{}", message(&[1088]));
+    assert!(message(&[0; 26]).contains("25"), "{}", message(&[0; 26]));
+    assert!(encoder.plan(0).is_err() && encoder.plan(26).is_err());
+    let mut rows = encoder.embedded(&[1024, 3, 17]).unwrap();
+    assert!(encoder.run(&rows).is_ok());
+    rows[5] = f32::NAN;
+    assert!(encoder.run(&rows).is_err() && encoder.run(&rows[..70]).is_err());
+}
+
 #[test]
 fn packed_checkpoints_give_the_same_logits_and_are_small() {
     for case in CASES {
@@ -123,12 +174,12 @@ fn wrong_models_are_refused_by_name() {
     assert!(missing.contains("model.safetensors"), "{missing}");
     std::fs::copy(case.join("model.safetensors"), dir.path().join("model.safetensors")).unwrap();
     for (from, to, fragment) in [
-        ("\"vit\"", "\"bert\"", "model_type is bert; binary encoders take vit"),
+        ("\"vit\"", "\"llama\"", "model_type is llama; one-bit models take vit or bert"),
         ("\"kind\": \"bivit\"", "\"kind\": \"power\"", "unknown variant `power`"),
         ("\"hidden_size\": 32", "\"hidden_size\": 33", "a multiple of the heads"),
         ("\"hidden_size\": 32", "\"hidden_size\": 64", "[64, 1, 4, 4]"),
         ("\"weights\": \"sign\"", "\"weights\": \"float\"", "sign, where activations are"),
-        ("\"pooling\": \"mean\"", "\"pooling\": \"first\"", "mean, without a class token"),
+        ("\"pooling\": \"mean\"", "\"pooling\": \"none\"", "unknown variant `none`"),
         ("\"intermediate_size\": 72", "\"intermediate_size\": 0", "1 to 65536"),
     ] {
         let changed = json.replace(from, to);

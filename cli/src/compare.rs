@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
-use undertone_model::Model;
+use undertone_binary::energy::Prices;
 
 use crate::examples::Examples;
-use crate::render::{argmax, count, json, table};
+use crate::onebit::OneBit;
+use crate::render::{argmax, count, energy, json, table};
 use crate::worlds::{self, Report, WorldName};
-use crate::{Common, Outcome};
+use crate::{Common, Energy, Outcome};
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
@@ -31,6 +33,8 @@ pub(crate) struct Options {
     /// the examples.
     #[arg(long, value_name = "FRACTION")]
     require_agreement: Option<f64>,
+    #[command(flatten)]
+    energy: Energy,
     #[command(flatten)]
     common: Common,
 }
@@ -62,6 +66,9 @@ struct Row {
     cpu_seconds: f64,
     operations: u64,
     operations_per_example: u64,
+    /// Additions and multiplications priced, where the table prices them all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    energy_pj_per_example: Option<f64>,
     saturated: u64,
     /// Test accuracies of the training runs of all seeds, where the model has its log.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -77,12 +84,25 @@ struct Training {
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
+    let prices = options.energy.load()?;
     let mut tasks: Vec<TaskTable> = Vec::new();
     for folder in folders(&options.models, &options.only)? {
-        let model = crate::load(&folder)?;
-        let data = options.data.as_deref();
-        let examples = Examples::test(&model, &options.models, data, options.limit)?;
-        let rows = compare(&folder, &model, &examples, options.common.threads())?;
+        let (data, threads) = (options.data.as_deref(), options.common.threads());
+        let (rows, examples) = match OneBit::load(&folder)? {
+            Some(model) => {
+                let examples = Examples::test(&model, &options.models, data, options.limit)?;
+                let run = |world, bar: &_| model.run(world, &examples, threads, bar);
+                let worlds = WorldName::ONE_BIT;
+                (compare(&folder, model.kinds(), &worlds, &prices, &examples, run)?, examples)
+            }
+            None => {
+                let model = crate::load(&folder)?;
+                let examples = Examples::test(&model, &options.models, data, options.limit)?;
+                let run = |world, bar: &_| worlds::run(world, &model, &examples, threads, bar);
+                let kinds = model.config.kinds().into_keys().collect::<Vec<_>>().join(" + ");
+                (compare(&folder, kinds, &WorldName::ALL, &prices, &examples, run)?, examples)
+            }
+        };
         match tasks.iter_mut().find(|t| t.task == examples.name) {
             Some(task) => task.rows.extend(rows),
             None => {
@@ -113,21 +133,32 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-/// The model folders in a folder, in order of their names.
+/// The model folders in a folder and in its folders, in order of their names; those with one-bit
+/// attention come last.
 fn folders(models: &Path, only: &[String]) -> anyhow::Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(models).with_context(|| {
-        format!("{}: run from the project's root, or give --models", models.display())
-    })?;
+    let read = |folder: &Path| -> anyhow::Result<Vec<PathBuf>> {
+        let entries = std::fs::read_dir(folder).with_context(|| {
+            format!("{}: run from the project's root, or give --models", folder.display())
+        })?;
+        Ok(entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?)
+    };
+    let is_model = |path: &PathBuf| {
+        let weights = ["model.safetensors", undertone_binary::model::PACKED];
+        path.join("config.json").exists() && weights.iter().any(|w| path.join(w).exists())
+    };
     let mut folders = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let wanted = only.is_empty() || only.iter().any(|o| name.contains(o.as_str()));
-        if wanted && path.join("config.json").exists() && path.join("model.safetensors").exists() {
+    for path in read(models)? {
+        if is_model(&path) {
             folders.push(path);
+        } else if path.is_dir() {
+            folders.extend(read(&path)?.into_iter().filter(is_model));
         }
     }
-    folders.sort();
+    folders.retain(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        only.is_empty() || only.iter().any(|o| name.contains(o.as_str()))
+    });
+    folders.sort_by_key(|path| (undertone_binary::model::is_one_bit(path), path.clone()));
     if folders.is_empty() {
         bail!("{}: no model folder matches", models.display());
     }
@@ -136,9 +167,11 @@ fn folders(models: &Path, only: &[String]) -> anyhow::Result<Vec<PathBuf>> {
 
 fn compare(
     folder: &Path,
-    model: &Model,
+    attention: String,
+    worlds: &[WorldName],
+    prices: &Prices,
     examples: &Examples,
-    threads: usize,
+    run: impl Fn(WorldName, &ProgressBar) -> anyhow::Result<Report>,
 ) -> anyhow::Result<Vec<Row>> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let training = std::fs::read_to_string(folder.join("training.json"))
@@ -148,12 +181,11 @@ fn compare(
         .with_context(|| format!("{name}/training.json"))?
         .unwrap_or_default();
     let mut reports = Vec::new();
-    for world in WorldName::ALL {
+    for &world in worlds {
         let bar = worlds::progress(examples.len(), &format!("{name}, {}", world.name()));
-        reports.push((world, worlds::run(world, model, examples, threads, &bar)?));
+        reports.push((world, run(world, &bar)?));
         bar.finish_and_clear();
     }
-    let attention = model.config.kinds().into_keys().collect::<Vec<_>>().join(" + ");
     let (_, float) = &reports[0];
     Ok(reports
         .iter()
@@ -161,6 +193,8 @@ fn compare(
             let mut row = row(*world, report, float, examples);
             row.model.clone_from(&name);
             row.attention.clone_from(&attention);
+            row.energy_pj_per_example =
+                prices.arithmetic(&report.counts).map(|e| e / examples.len() as f64);
             row.seed_accuracies = training.accuracy_percent.values().map(|a| a / 100.0).collect();
             row
         })
@@ -191,6 +225,7 @@ fn row(world: WorldName, report: &Report, float: &Report, examples: &Examples) -
         cpu_seconds: report.cpu_seconds,
         operations,
         operations_per_example: operations / examples.len() as u64,
+        energy_pj_per_example: None,
         saturated: report.saturated,
         seed_accuracies: Vec::new(),
     }
@@ -209,6 +244,7 @@ fn print(options: &Options, task: &TaskTable) {
         "mean error",
         "CPU s",
         "ops/example",
+        "energy",
         "seeds",
     ];
     let rows = task.rows.iter().map(|r| {
@@ -224,6 +260,7 @@ fn print(options: &Options, task: &TaskTable) {
             error(r.mean_logit_error),
             format!("{:.2}", r.cpu_seconds),
             count(r.operations_per_example),
+            energy(r.energy_pj_per_example),
             spread(&r.seed_accuracies),
         ]
     });

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use undertone_core::Shape;
 use undertone_model::Model;
-use undertone_model::config::{Input, Task};
+use undertone_model::config::{Task, VitInput};
 use undertone_model::dataset::{Dataset, Split};
 use undertone_model::image::{Picture, Resize};
 use undertone_model::input::EncoderInput;
@@ -15,6 +15,42 @@ use undertone_model::tasks::recall::Recall;
 const EVALUATION_SEED: u64 = 7;
 /// The stream that ranges are calibrated on.
 const CALIBRATION_SEED: u64 = 8;
+
+/// What a model reads, for which examples are made.
+pub(crate) trait Reads {
+    /// The sizes of its images, where it reads images.
+    fn vit(&self) -> Option<&VitInput>;
+    /// Its classes in order.
+    fn labels(&self) -> Option<&[String]>;
+    /// The task that it was trained for, where that is generated.
+    fn task(&self) -> Option<Task>;
+    /// The shape of one example of so many tokens; images have their own number.
+    fn shape(&self, tokens: usize) -> Shape;
+    /// What the encoder is fed.
+    fn rows(&self, input: &EncoderInput<'_>) -> anyhow::Result<Vec<f32>>;
+}
+
+impl Reads for Model {
+    fn vit(&self) -> Option<&VitInput> {
+        self.config.vit()
+    }
+
+    fn labels(&self) -> Option<&[String]> {
+        self.config.labels.as_deref()
+    }
+
+    fn task(&self) -> Option<Task> {
+        self.config.task
+    }
+
+    fn shape(&self, tokens: usize) -> Shape {
+        self.input_shape(1, tokens)
+    }
+
+    fn rows(&self, input: &EncoderInput<'_>) -> anyhow::Result<Vec<f32>> {
+        Ok(Model::rows(self, input)?)
+    }
+}
 
 /// Examples of one shape, ready for an encoder.
 pub(crate) struct Examples {
@@ -58,34 +94,39 @@ impl Examples {
     /// Test examples for a model: `data` if given, else the images beside the models, else
     /// episodes of the model's task.
     pub(crate) fn test(
-        model: &Model,
+        model: &impl Reads,
         models: &Path,
         data: Option<&Path>,
         limit: usize,
     ) -> anyhow::Result<Self> {
-        match (&model.config.input, data) {
-            (Input::Vit(_), Some(folder)) => Self::dataset(model, folder, Split::Test, limit),
-            (Input::Vit(_), None) => Self::shipped(model, &models.join("images"), limit),
-            (Input::Bert(_), _) => Self::episodes(model, EVALUATION_SEED, limit),
+        match (model.vit(), data) {
+            (Some(_), Some(folder)) => Self::dataset(model, folder, Split::Test, limit),
+            (Some(_), None) => Self::shipped(model, &models.join("images"), limit),
+            (None, _) => Self::episodes(model, EVALUATION_SEED, limit),
         }
     }
 
     /// Examples to calibrate on: the training half of a data set, or episodes that no evaluation
     /// sees.
     pub(crate) fn calibration(
-        model: &Model,
+        model: &impl Reads,
         data: Option<&Path>,
         limit: usize,
     ) -> anyhow::Result<Self> {
-        match (&model.config.input, data) {
-            (Input::Vit(_), Some(folder)) => Self::dataset(model, folder, Split::Train, limit),
-            (Input::Vit(_), None) => bail!("a model that reads images is calibrated on --data DIR"),
-            (Input::Bert(_), _) => Self::episodes(model, CALIBRATION_SEED, limit),
+        match (model.vit(), data) {
+            (Some(_), Some(folder)) => Self::dataset(model, folder, Split::Train, limit),
+            (Some(_), None) => bail!("a model that reads images is calibrated on --data DIR"),
+            (None, _) => Self::episodes(model, CALIBRATION_SEED, limit),
         }
     }
 
-    fn dataset(model: &Model, folder: &Path, split: Split, limit: usize) -> anyhow::Result<Self> {
-        let labels = model.config.labels.as_deref();
+    fn dataset(
+        model: &impl Reads,
+        folder: &Path,
+        split: Split,
+        limit: usize,
+    ) -> anyhow::Result<Self> {
+        let labels = model.labels();
         let set = Dataset::open(folder, split, labels)
             .with_context(|| format!("data set {}", folder.display()))?;
         let name = match split {
@@ -103,8 +144,8 @@ impl Examples {
 
     /// Images that ship with the models: `<number>-<label>.png`, the label as the model names it
     /// in lower case with hyphens.
-    fn shipped(model: &Model, folder: &Path, limit: usize) -> anyhow::Result<Self> {
-        let labels = model.config.labels.as_deref().context("the model names no classes")?;
+    fn shipped(model: &impl Reads, folder: &Path, limit: usize) -> anyhow::Result<Self> {
+        let labels = model.labels().context("the model names no classes")?;
         let hyphened = |label: &String| label.to_lowercase().replace([' ', '/'], "-");
         let labels: Vec<String> = labels.iter().map(hyphened).collect();
         let entries = std::fs::read_dir(folder).with_context(|| {
@@ -129,12 +170,12 @@ impl Examples {
 
     fn push_image(
         &mut self,
-        model: &Model,
+        model: &impl Reads,
         name: String,
         picture: &Picture,
         label: usize,
     ) -> anyhow::Result<()> {
-        let vit = model.config.vit().context("the model does not read images")?;
+        let vit = model.vit().context("the model does not read images")?;
         let values = picture.to_input(vit, Resize::Refuse)?;
         self.rows.extend(model.rows(&EncoderInput::Image(&values))?);
         self.pixels.push(picture.to_pixels(vit, Resize::Refuse)?);
@@ -143,12 +184,12 @@ impl Examples {
         Ok(())
     }
 
-    fn episodes(model: &Model, seed: u64, limit: usize) -> anyhow::Result<Self> {
-        let Some(Task::Recall { keys, values, pairs }) = model.config.task else {
+    fn episodes(model: &impl Reads, seed: u64, limit: usize) -> anyhow::Result<Self> {
+        let Some(Task::Recall { keys, values, pairs }) = model.task() else {
             bail!("a text model without a task has no labelled examples: use infer --text");
         };
         let task = Recall::new(keys, values, pairs)?;
-        let shape = model.input_shape(1, pairs as usize + 1);
+        let shape = model.shape(pairs as usize + 1);
         let mut examples = Self::new(
             format!("associative recall, {pairs} pairs of {keys} keys and {values} values"),
             shape,
@@ -171,7 +212,7 @@ impl Examples {
     }
 }
 
-fn image_shape(model: &Model) -> anyhow::Result<Shape> {
-    model.config.vit().context("the model does not read images")?;
-    Ok(model.input_shape(1, model.tokens()))
+fn image_shape(model: &impl Reads) -> anyhow::Result<Shape> {
+    let vit = model.vit().context("the model does not read images")?;
+    Ok(model.shape(vit.patches() + usize::from(vit.class_token)))
 }

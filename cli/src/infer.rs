@@ -1,21 +1,24 @@
 //! `infer`: one model on images or sentences.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use serde::Serialize;
 use undertone_core::{Full, Mask, Shape};
 use undertone_model::Model;
+use undertone_model::config::VitInput;
 use undertone_model::fixed::FixedModel;
 use undertone_model::float::{Float, Fused};
 use undertone_model::image::{Picture, Resize};
 use undertone_model::input::EncoderInput;
 use undertone_model::text::TextEncoder;
 
-use crate::render::{argmax, json, table};
+use crate::examples::Reads as _;
+use crate::onebit::OneBit;
+use crate::render::{argmax, count, energy, json, table};
 use crate::worlds::WorldName;
-use crate::{Common, ModelFolder, Outcome};
+use crate::{Common, Energy, ModelFolder, Outcome};
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
@@ -37,6 +40,8 @@ pub(crate) struct Options {
     #[arg(long)]
     strict: bool,
     #[command(flatten)]
+    energy: Energy,
+    #[command(flatten)]
     common: Common,
 }
 
@@ -49,6 +54,11 @@ pub(crate) enum Answer {
         label: String,
         probability: f64,
         logits: Vec<f32>,
+        /// What the answer cost; counted for models with one-bit attention.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        operations: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        energy_pj: Option<f64>,
     },
     /// The class alone.
     Label {
@@ -80,20 +90,19 @@ pub(crate) struct Cosine {
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
-    let model = options.folder.load()?;
     if options.images.is_empty() && options.text.is_empty() {
         bail!("nothing to do: name images, or sentences with --text");
     }
+    if let Some(model) = OneBit::load(&options.folder.model)? {
+        return one_bit(options, &model);
+    }
+    let model = options.folder.load()?;
     if options.strict && model.calibration.is_empty() {
         bail!("--strict needs calibrated ranges, and the model has none: calibrate it first");
     }
     let mut answers = Vec::new();
     for path in &options.images {
-        let vit = model.config.vit().context("the model does not read images")?;
-        let resize = if options.resize { Resize::Scale } else { Resize::Refuse };
-        let name = path.display().to_string();
-        let picture = Picture::load(path).with_context(|| name.clone())?;
-        let values = picture.to_input(vit, resize).with_context(|| name.clone())?;
+        let (name, values) = image(options, model.config.vit(), path)?;
         answers.push(answer(options, &model, name, &EncoderInput::Image(&values))?);
     }
     if !options.text.is_empty() {
@@ -107,6 +116,47 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
             answers.push(answer(options, &model, text.clone(), &input)?);
         }
     }
+    show(options, answers)
+}
+
+/// Reads an image as the model wants it; also its name.
+fn image(
+    options: &Options,
+    vit: Option<&VitInput>,
+    path: &Path,
+) -> anyhow::Result<(String, Vec<f32>)> {
+    let vit = vit.context("the model does not read images")?;
+    let resize = if options.resize { Resize::Scale } else { Resize::Refuse };
+    let name = path.display().to_string();
+    let picture = Picture::load(path).with_context(|| name.clone())?;
+    let values = picture.to_input(vit, resize).with_context(|| name.clone())?;
+    Ok((name, values))
+}
+
+/// A model with one-bit attention classifies, and what that costs is counted.
+fn one_bit(options: &Options, model: &OneBit) -> anyhow::Result<Outcome> {
+    if options.strict {
+        bail!("--strict needs calibrated ranges, which one-bit models do not have");
+    }
+    if !options.text.is_empty() {
+        bail!("--text: one-bit models come without a tokenizer; compare runs their task");
+    }
+    let prices = options.energy.load()?;
+    let mut answers = Vec::new();
+    for path in &options.images {
+        let (name, values) = image(options, model.vit(), path)?;
+        let rows = model.rows(&EncoderInput::Image(&values))?;
+        let (logits, counts) = model.logits(options.world, &rows).with_context(|| name.clone())?;
+        let mut answer = class(name, logits, model.labels());
+        if let Answer::Class { operations, energy_pj, .. } = &mut answer {
+            (*operations, *energy_pj) = (Some(counts.total()), prices.arithmetic(&counts));
+        }
+        answers.push(answer);
+    }
+    show(options, answers)
+}
+
+fn show(options: &Options, answers: Vec<Answer>) -> anyhow::Result<Outcome> {
     let cosines = cosines(&answers);
     let answers = Answers { version: 1, world: options.world.name(), answers, cosines };
     if options.common.json {
@@ -144,6 +194,7 @@ fn answer(
             }
             run => run.map(|run| run.output),
         },
+        WorldName::Binary => bail!("the model has no one-bit attention: see models/one-bit"),
     };
     let output = output.with_context(|| input.clone())?;
     interpret(model, input, output)
@@ -151,7 +202,11 @@ fn answer(
 
 /// The name of a class.
 pub(crate) fn label(model: &Model, class: usize) -> String {
-    match &model.config.labels {
+    named(model.config.labels.as_deref(), class)
+}
+
+fn named(labels: Option<&[String]>, class: usize) -> String {
+    match labels {
         Some(labels) => labels.get(class).cloned().unwrap_or_default(),
         None => class.to_string(),
     }
@@ -163,11 +218,7 @@ pub(crate) fn interpret(model: &Model, input: String, output: Vec<f32>) -> anyho
         if output.len() != classifier.outputs {
             bail!("the model classifies every token (pooling `none`): infer gives one class");
         }
-        let class = argmax(&output);
-        let max = output[class];
-        let total: f64 = output.iter().map(|x| f64::from(x - max).exp()).sum();
-        let label = label(model, class);
-        return Ok(Answer::Class { input, class, label, probability: 1.0 / total, logits: output });
+        return Ok(class(input, output, model.config.labels.as_deref()));
     }
     // A sentence's embedding: the mean over its tokens, normalised (sentence-transformers).
     let width = model.config.width;
@@ -178,6 +229,16 @@ pub(crate) fn interpret(model: &Model, input: String, output: Vec<f32>) -> anyho
     let norm = embedding.iter().map(|x| x * x).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
     embedding.iter_mut().for_each(|x| *x /= norm);
     Ok(Answer::Embedding { input, embedding })
+}
+
+/// The likeliest class, by its softmax.
+fn class(input: String, logits: Vec<f32>, labels: Option<&[String]>) -> Answer {
+    let class = argmax(&logits);
+    let max = logits[class];
+    let total: f64 = logits.iter().map(|x| f64::from(x - max).exp()).sum();
+    let label = named(labels, class);
+    let (operations, energy_pj) = (None, None);
+    Answer::Class { input, class, label, probability: 1.0 / total, logits, operations, energy_pj }
 }
 
 pub(crate) fn cosines(answers: &[Answer]) -> Vec<Cosine> {
@@ -199,11 +260,17 @@ pub(crate) fn cosines(answers: &[Answer]) -> Vec<Cosine> {
 
 pub(crate) fn print(common: &Common, answers: &[Answer], cosines: &[Cosine]) {
     let mut classes = Vec::new();
+    let mut header = vec!["input", "class", "probability"];
     for (number, answer) in answers.iter().enumerate() {
         match answer {
-            Answer::Class { input, label, probability, .. } => {
+            Answer::Class { input, label, probability, operations, energy_pj, .. } => {
                 let probability = format!("{:.1} %", 100.0 * probability);
-                classes.push(vec![input.clone(), label.clone(), probability]);
+                let mut row = vec![input.clone(), label.clone(), probability];
+                if let Some(operations) = operations {
+                    row.extend([count(*operations), energy(*energy_pj)]);
+                    header.extend(["operations", "energy"].iter().skip(header.len() - 3));
+                }
+                classes.push(row);
             }
             Answer::Label { input, label, .. } => {
                 classes.push(vec![input.clone(), label.clone(), "–".to_owned()]);
@@ -212,7 +279,7 @@ pub(crate) fn print(common: &Common, answers: &[Answer], cosines: &[Cosine]) {
         }
     }
     if !classes.is_empty() {
-        println!("{}", table(common, &["input", "class", "probability"], 2, classes));
+        println!("{}", table(common, &header, 2, classes));
     }
     if !cosines.is_empty() {
         let row = |c: &Cosine| vec![c.a.to_string(), c.b.to_string(), format!("{:.5}", c.cosine)];

@@ -14,9 +14,12 @@ mod encrypted;
 mod examples;
 mod explore;
 mod export;
+mod fit_hash;
 mod infer;
 mod infer_encrypted;
 mod keygen;
+mod onebit;
+mod pack;
 mod party;
 mod party_client;
 mod plan;
@@ -54,6 +57,10 @@ enum Command {
     Shape(shape::Options),
     /// Write a crate that runs a model on a microcontroller, with golden results.
     Export(export::Options),
+    /// Fit EcoFormer's hashes to a model's own activations: a new model folder.
+    FitHash(fit_hash::Options),
+    /// Write a one-bit model as one small file, its weights a bit each.
+    Pack(pack::Options),
     /// Time a model in each world, one thread.
     Bench(bench::Options),
     /// Simulate a model or a list of operators on an FPGA, cycle by cycle.
@@ -107,6 +114,20 @@ impl ModelFolder {
     }
 }
 
+/// What operations cost.
+#[derive(Debug, Clone, Args)]
+struct Energy {
+    /// Prices of operations in picojoules (TOML). By default Horowitz's 45 nm figures.
+    #[arg(long = "energy", value_name = "TABLE")]
+    table: Option<PathBuf>,
+}
+
+impl Energy {
+    fn load(&self) -> anyhow::Result<undertone_binary::energy::Prices> {
+        Ok(undertone_binary::energy::Prices::load(self.table.as_deref())?)
+    }
+}
+
 fn load(folder: &std::path::Path) -> anyhow::Result<undertone_model::Model> {
     use anyhow::Context as _;
     undertone_model::Model::load(folder).with_context(|| format!("model {}", folder.display()))
@@ -128,6 +149,8 @@ fn main() -> ExitCode {
         Command::Party(options) => party::run(&options),
         Command::Shape(options) => shape::run(&options),
         Command::Export(options) => export::run(&options),
+        Command::FitHash(options) => fit_hash::run(&options),
+        Command::Pack(options) => pack::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Simulate(options) => simulate::run(&options),
         Command::Explore(options) => explore::run(&options),

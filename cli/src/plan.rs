@@ -3,15 +3,17 @@
 use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
+use undertone_binary::energy::Prices;
 use undertone_core::{Counts, Full, Mask, Op};
 use undertone_model::Model;
 use undertone_model::fixed;
 use undertone_model::float::{Float, Fused};
 use undertone_model::trace;
 
-use crate::render::{bytes, count, json, table};
+use crate::onebit::OneBit;
+use crate::render::{bytes, count, energy, json, table};
 use crate::worlds::WorldName;
-use crate::{Common, ModelFolder, Outcome, plan_mpc};
+use crate::{Common, Energy, ModelFolder, Outcome, plan_mpc};
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
@@ -27,6 +29,8 @@ pub(crate) struct Options {
     #[command(flatten)]
     two_parties: plan_mpc::TwoParties,
     #[command(flatten)]
+    energy: Energy,
+    #[command(flatten)]
     common: Common,
 }
 
@@ -37,32 +41,47 @@ enum Place {
     Float,
     /// 16-bit fixed point.
     Fixed,
+    /// One-bit attention and weights.
+    Binary,
     /// Secret-shared between a client and a server.
     Mpc,
 }
 
 impl Place {
-    /// Whether a world of this process is meant.
-    fn is(self, world: WorldName) -> bool {
-        matches!((self, world), (Self::Float, WorldName::Float) | (Self::Fixed, WorldName::Fixed))
+    /// The world of this process that is meant.
+    fn local(self) -> Option<WorldName> {
+        match self {
+            Self::Float => Some(WorldName::Float),
+            Self::Fixed => Some(WorldName::Fixed),
+            Self::Binary => Some(WorldName::Binary),
+            Self::Mpc => None,
+        }
     }
 }
 
 #[derive(Debug, Serialize)]
-struct Plan {
-    version: u32,
-    parameters: usize,
-    tokens: usize,
-    /// World operations on the longest path, and in all.
-    graph_depth: u32,
-    graph_nodes: usize,
-    worlds: Vec<WorldPlan>,
+pub(crate) struct Plan {
+    pub(crate) version: u32,
+    pub(crate) parameters: usize,
+    pub(crate) tokens: usize,
+    /// World operations on the longest path, and in all; one-bit models have no traced graph.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) graph_depth: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) graph_nodes: Option<usize>,
+    pub(crate) worlds: Vec<WorldPlan>,
 }
 
 #[derive(Debug, Serialize)]
-struct WorldPlan {
+pub(crate) struct WorldPlan {
     world: &'static str,
     operations: u64,
+    /// Additions and multiplications priced with the table in use, where it prices them all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    energy_pj: Option<f64>,
+    /// The same as EcoFormer's authors count: without the squarings of the hash's distances.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) energy_without_squarings_pj: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     scratch_bytes: Option<usize>,
     weight_bytes: usize,
@@ -88,6 +107,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     if options.two_parties.given() {
         bail!("--network, --argmax and --inputs belong to --world mpc");
     }
+    let only = options.world.and_then(Place::local);
+    let prices = options.energy.load()?;
+    if let Some(model) = OneBit::load(&options.folder.model)? {
+        let plan = model.plan(options.tokens, only, &prices)?;
+        return show(options, &plan, &prices);
+    }
     let model = options.folder.load()?;
     let tokens = options.tokens.unwrap_or_else(|| model.task_tokens());
     if model.config.vit().is_some() && tokens != model.tokens() {
@@ -100,33 +125,41 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     let graph = trace::record::<Full>(&model, shape)?;
     let parameters = model.weights.parameters();
     let mut worlds = Vec::new();
+    if only == Some(WorldName::Binary) {
+        bail!("the model has no one-bit attention: the binary world runs those of models/one-bit");
+    }
     for world in WorldName::ALL {
-        if options.world.is_some_and(|w| !w.is(world)) {
+        if only.is_some_and(|w| w != world) {
             continue;
         }
         worlds.push(match world {
             WorldName::Float => {
                 let counts = float_counts(&model, shape)?;
-                plan(world, &counts, None, 4 * parameters)
+                plan(world, &counts, None, 4 * parameters, &prices)
             }
             WorldName::Fixed => {
                 let plan_ = fixed::plan(&model, shape)?;
-                plan(world, &plan_.counts, Some(plan_.scratch_bytes()), 2 * parameters)
+                plan(world, &plan_.counts, Some(plan_.scratch_bytes()), 2 * parameters, &prices)
             }
+            WorldName::Binary => continue,
         });
     }
     let plan = Plan {
         version: 1,
         parameters,
         tokens: shape.rows,
-        graph_depth: graph.iter().map(|n| n.depth).max().unwrap_or(0),
-        graph_nodes: graph.len(),
+        graph_depth: Some(graph.iter().map(|n| n.depth).max().unwrap_or(0)),
+        graph_nodes: Some(graph.len()),
         worlds,
     };
+    show(options, &plan, &prices)
+}
+
+fn show(options: &Options, plan: &Plan, prices: &Prices) -> anyhow::Result<Outcome> {
     if options.common.json {
-        json(&plan)?;
+        json(plan)?;
     } else {
-        print(options, &plan);
+        print(options, plan, prices);
     }
     Ok(Outcome::Good)
 }
@@ -142,11 +175,12 @@ fn float_counts(model: &Model, shape: undertone_core::Shape) -> anyhow::Result<C
     Ok(w.counts())
 }
 
-fn plan(
+pub(crate) fn plan(
     world: WorldName,
     counts: &Counts,
     scratch_bytes: Option<usize>,
     weight_bytes: usize,
+    prices: &Prices,
 ) -> WorldPlan {
     let counts_ = counts.iter().map(|(op, width, count)| Cell {
         operation: op.name(),
@@ -156,21 +190,21 @@ fn plan(
     WorldPlan {
         world: world.name(),
         operations: counts.total(),
+        energy_pj: prices.arithmetic(counts),
+        energy_without_squarings_pj: None,
         scratch_bytes,
         weight_bytes,
         counts: counts_.collect(),
     }
 }
 
-fn print(options: &Options, plan: &Plan) {
-    println!(
-        "{} parameters, {} tokens; {} world operations, longest path {}",
-        count(plan.parameters as u64),
-        plan.tokens,
-        plan.graph_nodes,
-        plan.graph_depth
-    );
-    let mut header = vec!["world", "weights", "scratch", "operations"];
+fn print(options: &Options, plan: &Plan, prices: &Prices) {
+    print!("{} parameters, {} tokens", count(plan.parameters as u64), plan.tokens);
+    if let (Some(nodes), Some(depth)) = (plan.graph_nodes, plan.graph_depth) {
+        print!("; {nodes} world operations, longest path {depth}");
+    }
+    println!("; energy of additions and multiplications: {}", prices.name());
+    let mut header = vec!["world", "weights", "scratch", "operations", "energy"];
     header.extend(Op::ALL.iter().map(|op| op.name()));
     let rows = plan.worlds.iter().map(|w| {
         let of = |op: &str| {
@@ -182,9 +216,19 @@ fn print(options: &Options, plan: &Plan) {
             bytes(w.weight_bytes as u64),
             w.scratch_bytes.map_or_else(|| "–".to_owned(), |b| bytes(b as u64)),
             count(w.operations),
+            energy(w.energy_pj),
         ];
         row.extend(Op::ALL.iter().map(|op| of(op.name())));
         row
     });
     println!("{}", table(&options.common, &header, 1, rows.collect()));
+    for w in &plan.worlds {
+        if w.energy_without_squarings_pj.is_some() {
+            let without = energy(w.energy_without_squarings_pj);
+            println!(
+                "{}: {without} without the squarings of distances, as EcoFormer counts",
+                w.world
+            );
+        }
+    }
 }

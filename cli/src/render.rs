@@ -45,6 +45,18 @@ pub(crate) fn bytes(n: u64) -> String {
     if prefix.is_empty() { format!("{n} B") } else { format!("{value:.1} {prefix}B") }
 }
 
+/// An energy from picojoules: 12.3 µJ; a dash where it is not known.
+pub(crate) fn energy(picojoules: Option<f64>) -> String {
+    let Some(mut value) = picojoules else { return "–".to_owned() };
+    for unit in ["pJ", "nJ", "µJ", "mJ"] {
+        if value < 1000.0 {
+            return format!("{value:.2} {unit}");
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.2} J")
+}
+
 fn scaled(n: u64) -> (f64, &'static str) {
     let mut value = n as f64;
     for prefix in ["", "k", "M", "G"] {

@@ -1,6 +1,6 @@
 //! Running examples through the worlds, with the work spread over threads.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use cpu_time::ThreadTime;
 use indicatif::{ProgressBar, ProgressStyle};
 use undertone_core::{Counts, Mask, Shape};
@@ -20,15 +20,21 @@ pub(crate) enum WorldName {
     Float,
     /// 16-bit fixed point.
     Fixed,
+    /// Packed bits, for models with one-bit attention.
+    Binary,
 }
 
 impl WorldName {
+    /// The worlds of models without one-bit attention.
     pub(crate) const ALL: [Self; 2] = [Self::Float, Self::Fixed];
+    /// The worlds of models with one-bit attention.
+    pub(crate) const ONE_BIT: [Self; 2] = [Self::Float, Self::Binary];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Float => "float",
             Self::Fixed => "fixed-point",
+            Self::Binary => "binary",
         }
     }
 }
@@ -63,16 +69,28 @@ pub(crate) fn run(
     threads: usize,
     bar: &ProgressBar,
 ) -> anyhow::Result<Report> {
+    spread(world, examples, threads, |from, to| match world {
+        WorldName::Float => float(model, examples, from, to, bar),
+        WorldName::Fixed => fixed(model, examples, from, to, bar),
+        WorldName::Binary => bail!("the model has no one-bit attention"),
+    })
+}
+
+/// Hands ranges of the examples to threads and joins what they report.
+pub(crate) fn spread(
+    world: WorldName,
+    examples: &Examples,
+    threads: usize,
+    part: impl Fn(usize, usize) -> anyhow::Result<Report> + Sync,
+) -> anyhow::Result<Report> {
     let per_thread = examples.len().div_ceil(threads).next_multiple_of(BATCH);
     let starts = (0..examples.len()).step_by(per_thread);
     let parts = std::thread::scope(|scope| {
         let workers: Vec<_> = starts
             .map(|from| {
                 let to = (from + per_thread).min(examples.len());
-                scope.spawn(move || match world {
-                    WorldName::Float => float(model, examples, from, to, bar),
-                    WorldName::Fixed => fixed(model, examples, from, to, bar),
-                })
+                let part = &part;
+                scope.spawn(move || part(from, to))
             })
             .collect();
         workers

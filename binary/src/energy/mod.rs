@@ -24,6 +24,14 @@ pub enum PriceError {
         "price table: {0}; expected `name` and `[picojoules]` with rows like add = {{ f32 = 0.9 }}"
     )]
     Parse(#[from] toml::de::Error),
+    /// The file cannot be read.
+    #[error("price table {path}: {source}", path = path.display())]
+    File {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The text is too long.
     #[error(
         "price table: {got} bytes, at most {MOST_TABLE_BYTES} are read; keep one number a price"
@@ -129,6 +137,50 @@ impl Prices {
         &self.name
     }
 
+    /// Reads a table from a file, or Horowitz's where none is given.
+    ///
+    /// # Errors
+    /// As [`Prices::parse`]; [`PriceError::File`] for a file that cannot be read.
+    pub fn load(path: Option<&std::path::Path>) -> Result<Self, PriceError> {
+        use std::io::Read;
+        let Some(path) = path else { return Ok(Self::horowitz()) };
+        let fail = |source| PriceError::File { path: path.into(), source };
+        let mut text = String::new();
+        let file = std::fs::File::open(path).map_err(fail)?;
+        file.take(MOST_TABLE_BYTES as u64 + 1).read_to_string(&mut text).map_err(fail)?;
+        Self::parse(&text)
+    }
+
+    /// The energy of counted operations in picojoules as published tables count: additions and
+    /// multiplications must have a price (else `None`), any other operation is free where it has
+    /// none.
+    ///
+    /// ```
+    /// use undertone_binary::energy::Prices;
+    /// use undertone_core::{Counts, Op, Width};
+    /// let mut counts = Counts::default();
+    /// counts.mac(Width::F32, 10);
+    /// counts.add(Op::Function, Width::F32, 1);
+    /// assert_eq!(Prices::horowitz().arithmetic(&counts), Some(46.0));
+    /// counts.mac(Width::I16, 1);
+    /// assert_eq!(Prices::horowitz().arithmetic(&counts), None);
+    /// ```
+    pub fn arithmetic(&self, counts: &Counts) -> Option<f64> {
+        let mut sum = 0.0;
+        for (op, width, count) in counts.iter() {
+            match self.price(op, width) {
+                Some(price) => sum += count as f64 * price,
+                None if matches!(op, Op::Add | Op::Mul) => return None,
+                None => {}
+            }
+        }
+        Some(sum)
+    }
+
+    fn price(&self, op: Op, width: Width) -> Option<f64> {
+        self.table.iter().find(|(o, w, _)| (*o, *w) == (op, width)).map(|(.., price)| *price)
+    }
+
     /// The energy of counted operations, in picojoules. Moves are free: no published table of
     /// arithmetic prices them.
     ///
@@ -137,8 +189,7 @@ impl Prices {
     pub fn picojoules(&self, counts: &Counts) -> Result<f64, PriceError> {
         let mut sum = 0.0;
         for (op, width, count) in counts.iter().filter(|(op, ..)| *op != Op::Move) {
-            let price = self.table.iter().find(|(o, w, _)| (*o, *w) == (op, width));
-            let Some((_, _, price)) = price else {
+            let Some(price) = self.price(op, width) else {
                 return Err(PriceError::Unpriced {
                     table: self.name.clone(),
                     op: op.name(),

@@ -1,8 +1,8 @@
 //! BiViT's operations and sizes, derived from the shapes of its models.
 //!
 //! BiViT (arXiv 2211.07091, table 2) prints OPs = BOPs/64 + FLOPs and megabytes. Neither rule is
-//! spelt out there; these reproduce all twelve figures of OPs, and are stated because they had to be
-//! found:
+//! spelt out there; these reproduce all twelve figures of OPs and ten of the twelve sizes, and are
+//! stated because they had to be found:
 //!
 //! * FLOPs are multiply-accumulates with five operations an element of a LayerNorm (fvcore's count);
 //! * projections of an attention and its two products are binary × binary: 1/64. So is the strided
@@ -10,7 +10,14 @@
 //! * feed-forward layers, depth-wise convolutions included, are binary × float: additions without
 //!   multiplications, 1/2;
 //! * patch embedding and merging, pooling convolutions, norms and classifier stay float;
-//! * sizes leave out the biases of binarized layers and the tables of relative positions.
+//! * float sizes are parameters in millions, rounded to one decimal, times four: 5.7 M are 22.8 MB and
+//!   17.1 M are 68.4 MB, where four bytes a parameter would print 22.9 and 68.2;
+//! * binary sizes leave out the biases of binarized layers and the tables of relative positions.
+//!
+//! Two sizes stay apart. Swin-S has 15.349792 MB by this rule, which is 15.3; the printed 15.4 is
+//! 15.35 rounded again. PVTv2-B1 has 14.0 M parameters (56.0 MB); the printed 53.5 is near its 53.44 in
+//! units of 2²⁰ bytes, as a listing of its checkpoint would show, while the same row's binary size is
+//! in 10⁶ bytes like the others.
 
 /// What a part of a model is, which decides how it is priced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +41,10 @@ pub struct Part {
     pub macs: u64,
     /// Weights.
     pub weights: u64,
-    /// Float parameters beside the weights that a size counts.
+    /// Float parameters beside the weights that both sizes count.
     pub beside: u64,
+    /// Parameters that only the float size counts: biases of binarized layers, relative positions.
+    pub dropped: u64,
 }
 
 /// A model's parts.
@@ -84,13 +93,23 @@ impl Shapes {
             .sum()
     }
 
-    /// Bytes in float32.
-    pub fn float_bytes(&self) -> f64 {
-        self.parts.iter().map(|p| 4.0 * (p.weights + p.beside) as f64).sum()
+    /// All parameters of the float model.
+    pub fn parameters(&self) -> u64 {
+        self.parts.iter().map(|p| p.weights + p.beside + p.dropped).sum()
+    }
+
+    /// Megabytes in float32 as printed: millions of parameters to one decimal, times four.
+    pub fn float_megabytes(&self) -> f64 {
+        4.0 * (self.parameters() as f64 / 1e5).round() / 10.0
     }
 
     fn add(&mut self, role: Role, macs: u64, weights: u64, beside: u64) {
-        self.parts.push(Part { role, macs, weights, beside });
+        self.parts.push(Part { role, macs, weights, beside, dropped: 0 });
+    }
+
+    /// Parameters that only the float size counts.
+    fn dropped(&mut self, dropped: u64) {
+        self.parts.push(Part { role: Role::Float, macs: 0, weights: 0, beside: 0, dropped });
     }
 
     fn norm(&mut self, tokens: u64, dim: u64) {
@@ -110,6 +129,7 @@ impl Shapes {
         self.add(Role::Binary, 2 * n * keys * d, 0, 0);
         self.norm(n, d);
         self.add(Role::BinaryWeights, 2 * ratio * n * d * d, 2 * ratio * d * d, 0);
+        self.dropped(4 * d + ratio * d + d);
     }
 }
 
@@ -137,6 +157,8 @@ pub fn swin(name: &'static str, depths: [u64; 4]) -> Shapes {
         let n = side * side;
         for _ in 0..depth {
             s.block(n, d, 49, 4);
+            // Relative positions within a window, a table a head of 32.
+            s.dropped(13 * 13 * (d / 32));
         }
         if stage < 3 {
             s.norm(n / 4, 4 * d);
@@ -191,11 +213,13 @@ pub fn pvt_v2_b1() -> Shapes {
             if reduce > 1 {
                 s.add(Role::Binary, n * d * d, reduce * reduce * d * d, 0);
                 s.norm(keys, d);
+                s.dropped(d);
             }
             s.norm(n, d);
             let hidden = ratio * d;
             s.add(Role::BinaryWeights, 2 * n * d * hidden, 2 * d * hidden, 0);
             s.add(Role::BinaryWeights, 9 * n * hidden, 9 * hidden, 0);
+            s.dropped(4 * d + hidden + hidden + d);
         }
         s.norm(n, d);
         before = d;

@@ -1,24 +1,36 @@
-//! `config.json` of a binary vision transformer: the shapes, and the block `undertone`.
+//! `config.json` of a one-bit model: the shapes, and the block `undertone`.
 
 use super::LoadError;
 use serde::Deserialize;
 use std::path::Path;
 
 /// Bytes of the longest configuration that is read.
-const MOST_CONFIG_BYTES: u64 = 1 << 20;
+pub(super) const MOST_CONFIG_BYTES: u64 = 1 << 20;
 /// The largest size of anything in a configuration.
 const MOST: usize = 1 << 16;
 
-/// A binary vision transformer's shapes (Hugging Face's `vit` and the block `undertone`).
+/// A one-bit model's shapes (Hugging Face's `vit` or `bert`, and the block `undertone`).
 #[derive(Clone, Debug, Deserialize)]
 pub struct Config {
     model_type: String,
-    /// Pixels of a side.
+    /// Pixels of a side; 0 in a text model.
+    #[serde(default)]
     pub image_size: usize,
-    /// Pixels of a patch's side.
+    /// Pixels of a patch's side; 0 in a text model.
+    #[serde(default)]
     pub patch_size: usize,
-    /// Colour channels.
+    /// Colour channels; 0 in a text model.
+    #[serde(default)]
     pub num_channels: usize,
+    /// Token ids of a text model; 0 in an image model.
+    #[serde(default)]
+    pub vocab_size: usize,
+    /// The longest text, in tokens; 0 in an image model.
+    #[serde(default)]
+    pub max_position_embeddings: usize,
+    /// Token types of a text model.
+    #[serde(default)]
+    pub type_vocab_size: usize,
     /// Width of a token.
     pub hidden_size: usize,
     /// Heads a layer.
@@ -44,15 +56,46 @@ pub struct Block {
     version: u32,
     #[serde(default)]
     class_token: bool,
-    pooling: String,
+    /// What the classifier sees after the last layer.
+    pub pooling: Pooling,
     #[serde(default)]
     norm_position: Option<String>,
     /// Mean of each channel.
+    #[serde(default)]
     pub pixel_mean: Vec<f32>,
     /// Standard deviation of each channel.
+    #[serde(default)]
     pub pixel_std: Vec<f32>,
+    /// The generated task that the model was trained for.
+    #[serde(default)]
+    pub task: Option<Task>,
     /// One entry a layer.
     pub layers: Vec<LayerConfig>,
+}
+
+/// What the classifier sees after the last layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// The mean of the tokens.
+    Mean,
+    /// The first token.
+    First,
+}
+
+/// A task that is generated rather than read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(tag = "name", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Task {
+    /// Associative recall.
+    Recall {
+        /// Different keys.
+        keys: u32,
+        /// Different values.
+        values: u32,
+        /// Pairs shown in an episode.
+        pairs: u32,
+    },
 }
 
 /// A layer's attention and products.
@@ -158,34 +201,54 @@ impl Config {
             Err(LoadError::Config { what, got, wanted })
         };
         let c = &config;
-        if c.model_type != "vit" {
-            return refuse("model_type", c.model_type.clone(), "vit");
+        if c.model_type != "vit" && c.model_type != "bert" {
+            return refuse("model_type", c.model_type.clone(), "vit or bert");
         }
         let u = &c.undertone;
         if u.version != 1 {
             return refuse("undertone.version", u.version.to_string(), "1");
         }
-        if u.class_token || u.pooling != "mean" {
-            return refuse("undertone.pooling", u.pooling.clone(), "mean, without a class token");
+        if u.class_token {
+            return refuse(
+                "undertone.class_token",
+                "true".into(),
+                "mean pooling or the first token",
+            );
         }
-        if u.norm_position.as_deref().unwrap_or("pre") != "pre" {
-            return refuse("undertone.norm_position", format!("{:?}", u.norm_position), "pre");
+        let position = if c.is_text() { "post" } else { "pre" };
+        if u.norm_position.as_deref().unwrap_or(position) != position {
+            return refuse("undertone.norm_position", format!("{:?}", u.norm_position), position);
         }
-        for (what, got) in [
-            ("image_size", c.image_size),
-            ("patch_size", c.patch_size),
-            ("num_channels", c.num_channels),
+        if let Some(Task::Recall { pairs, .. }) = u.task
+            && pairs as usize >= c.max_position_embeddings
+        {
+            return refuse("undertone.task.pairs", pairs.to_string(), "fewer than the positions");
+        }
+        let sizes: [(&'static str, usize); 3] = if c.is_text() {
+            [
+                ("vocab_size", c.vocab_size),
+                ("max_position_embeddings", c.max_position_embeddings),
+                ("type_vocab_size", c.type_vocab_size),
+            ]
+        } else {
+            [
+                ("image_size", c.image_size),
+                ("patch_size", c.patch_size),
+                ("num_channels", c.num_channels),
+            ]
+        };
+        for (what, got) in sizes.into_iter().chain([
             ("hidden_size", c.hidden_size),
             ("num_attention_heads", c.num_attention_heads),
             ("intermediate_size", c.intermediate_size),
             ("the number of layers", u.layers.len()),
             ("the number of classes", c.id2label.len()),
-        ] {
+        ]) {
             if got == 0 || got > MOST {
                 return refuse(what, got.to_string(), "1 to 65536");
             }
         }
-        if !c.image_size.is_multiple_of(c.patch_size) {
+        if !c.is_text() && !c.image_size.is_multiple_of(c.patch_size) {
             return refuse("image_size", c.image_size.to_string(), "a multiple of patch_size");
         }
         if !c.hidden_size.is_multiple_of(c.num_attention_heads) {
@@ -194,12 +257,30 @@ impl Config {
         if u.pixel_mean.len() != c.num_channels || u.pixel_std.len() != c.num_channels {
             return refuse("pixel_mean", u.pixel_mean.len().to_string(), "one value a channel");
         }
+        if !u.pixel_mean.iter().all(|m| m.is_finite())
+            || !u.pixel_std.iter().all(|s| s.is_finite() && *s >= 1e-6)
+        {
+            return refuse(
+                "pixel_std",
+                format!("{:?}", u.pixel_std),
+                "finite numbers of at least 1e-6",
+            );
+        }
         for layer in &u.layers {
             if layer.heads.len() != c.num_attention_heads
                 || layer.heads.iter().any(|h| h != &layer.heads[0])
             {
                 let got = format!("{:?}", layer.heads);
                 return refuse("a layer's heads", got, "num_attention_heads equal entries");
+            }
+            match layer.heads[0] {
+                HeadConfig::EcoFormer { bits, .. } if bits == 0 || bits > 16 => {
+                    return refuse("a head's bits", bits.to_string(), "1 to 16");
+                }
+                HeadConfig::Bivit { beta, .. } if !(beta > 0.0 && beta <= 1.0) => {
+                    return refuse("a head's beta", beta.to_string(), "more than 0, at most 1");
+                }
+                _ => {}
             }
             if layer.norm.as_deref().unwrap_or("layer_norm") != "layer_norm" {
                 return refuse("a layer's norm", format!("{:?}", layer.norm), "layer_norm");
@@ -211,9 +292,54 @@ impl Config {
         Ok(config)
     }
 
-    /// Tokens of an image.
+    /// Whether the model reads token ids (a `bert`) rather than images (a `vit`).
+    pub fn is_text(&self) -> bool {
+        self.model_type == "bert"
+    }
+
+    /// Tokens of an image, of an episode of the model's task, or of the longest text.
     pub fn tokens(&self) -> usize {
-        (self.image_size / self.patch_size).pow(2)
+        match self.undertone.task {
+            _ if !self.is_text() => (self.image_size / self.patch_size).pow(2),
+            Some(Task::Recall { pairs, .. }) => pairs as usize + 1,
+            None => self.max_position_embeddings,
+        }
+    }
+
+    /// Columns of what the encoder is fed: the values of a patch, or a text model's width.
+    pub fn input_width(&self) -> usize {
+        if self.is_text() { self.hidden_size } else { self.patch_len() }
+    }
+
+    /// The kinds of attention, and how weights and activations are held, for tables.
+    pub fn kinds(&self) -> String {
+        let Some(layer) = self.undertone.layers.first() else { return String::new() };
+        let mut name = match layer.heads.first() {
+            Some(HeadConfig::EcoFormer { variant: Coding::Exact, .. }) => "ecoformer".to_owned(),
+            Some(HeadConfig::EcoFormer { variant: Coding::Repo, .. }) => {
+                "ecoformer repo".to_owned()
+            }
+            Some(HeadConfig::EcoFormer { variant: Coding::Simhash, .. }) => "simhash".to_owned(),
+            Some(HeadConfig::Bivit { .. }) => "bivit".to_owned(),
+            None => String::new(),
+        };
+        if layer.weights == Weights::Sign {
+            name.push_str(", 1-bit weights");
+        }
+        if layer.activation == Activation::Sign {
+            name.push_str(" and MLP");
+        }
+        name
+    }
+
+    /// The class names in order.
+    ///
+    /// # Errors
+    /// The first class number without a name.
+    pub fn labels(&self) -> Result<Vec<String>, usize> {
+        (0..self.id2label.len())
+            .map(|i| self.id2label.get(&i.to_string()).cloned().ok_or(i))
+            .collect()
     }
 
     /// Width of a head.

@@ -1,105 +1,159 @@
-//! The encoder: pre-norm blocks, mean pooling, classifier.
+//! The parts of a one-bit encoder and how they are read.
 
 use super::LoadError;
 use super::config::{Activation, Coding, Config, HeadConfig, Reduction, Weights};
 use super::source::Source;
-use crate::ecoformer::{self, Hash, Sigma, Variant};
-use crate::{BinaryLinear, Level, Signs, bivit};
-use faer::linalg::matmul::matmul;
-use faer::{Accum, MatMut, MatRef, Par};
-use undertone_core::binary::BitFault;
+use crate::ecoformer::{Hash, Sigma, Variant};
+use crate::{BinaryLinear, Level};
 
-/// A vision transformer with binary attention.
+/// A transformer with one-bit attention: a vision transformer with pre-norms, or a text model with
+/// post-norms.
 #[derive(Clone, Debug)]
 pub struct Encoder {
-    config: Config,
-    embed: Linear,
-    position: Vec<f32>,
-    layers: Vec<Layer>,
-    norm: Norm,
-    classifier: Linear,
-    level: Level,
+    pub(super) config: Config,
+    pub(super) embed: Embed,
+    pub(super) layers: Vec<Layer>,
+    /// After the last layer, in a vision transformer.
+    pub(super) norm: Option<Norm>,
+    pub(super) classifier: Linear,
+    pub(super) arithmetic: Arithmetic,
+}
+
+/// How an encoder computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// On packed bits, with these instructions.
+    Packed(Level),
+    /// The same model in floating point, as it was trained: signs are ±1, attention is computed
+    /// from its definition. The yardstick of the packed form.
+    Float,
+}
+
+/// What turns inputs into the first residual stream.
+#[derive(Clone, Debug)]
+pub(super) enum Embed {
+    Patches { projection: Linear, position: Vec<f32> },
+    Words { word: Vec<f32>, position: Vec<f32>, token_type: Vec<f32>, norm: Norm },
 }
 
 #[derive(Clone, Debug)]
-enum Linear {
+pub(super) enum Linear {
     Dense { weight: Vec<f32>, bias: Vec<f32>, inputs: usize },
     Binary(Box<BinaryLinear>),
 }
 
 #[derive(Clone, Debug)]
-struct Norm {
-    weight: Vec<f32>,
-    bias: Vec<f32>,
-    eps: f32,
+pub(super) struct Norm {
+    pub(super) weight: Vec<f32>,
+    pub(super) bias: Vec<f32>,
+    pub(super) eps: f32,
 }
 
 #[derive(Clone, Debug)]
-struct Layer {
-    norm1: Norm,
-    query: Linear,
-    value: Linear,
-    attention: Attention,
-    out: Linear,
-    norm2: Norm,
-    up: Linear,
-    down: Linear,
-    activation: Activation,
+pub(super) struct Layer {
+    pub(super) norm1: Norm,
+    pub(super) query: Linear,
+    pub(super) value: Linear,
+    pub(super) attention: Attention,
+    pub(super) out: Linear,
+    pub(super) norm2: Norm,
+    pub(super) up: Linear,
+    pub(super) down: Linear,
+    pub(super) activation: Activation,
 }
 
 #[derive(Clone, Debug)]
-enum Attention {
+pub(super) enum Attention {
     Hashed { codes: Vec<Codes>, bits: usize, variant: Variant },
-    Binary { key: Linear, margin: u32, mean: bool, values: Values },
+    Binary { key: Linear, beta: f64, mean: bool, values: Values },
 }
 
 /// What BiViT's attention adds up: floats, or signs with a scale a channel.
 #[derive(Clone, Debug)]
-enum Values {
+pub(super) enum Values {
     Float,
     Signs(Vec<f32>),
 }
 
 /// How a head turns tokens into codes.
 #[derive(Clone, Debug)]
-enum Codes {
+pub(super) enum Codes {
     Kernel(Box<Hash>),
     /// Random hyperplanes, bits × width: the control.
     Planes(Vec<f32>),
 }
 
+/// Anchors of a hash in a model's files.
+pub(super) const ANCHORS: usize = 25;
+
+/// Names of a layer's tensors.
+struct Names {
+    layer: &'static str,
+    query: &'static str,
+    key: &'static str,
+    value: &'static str,
+    norm1: &'static str,
+    norm2: &'static str,
+}
+
+const VIT: Names = Names {
+    layer: "vit.encoder.layer",
+    query: "attention.attention.query",
+    key: "attention.attention.key",
+    value: "attention.attention.value",
+    norm1: "layernorm_before",
+    norm2: "layernorm_after",
+};
+
+const BERT: Names = Names {
+    layer: "encoder.layer",
+    query: "attention.self.query",
+    key: "attention.self.key",
+    value: "attention.self.value",
+    norm1: "attention.output.LayerNorm",
+    norm2: "output.LayerNorm",
+};
+
+fn names(config: &Config) -> Names {
+    if config.is_text() { BERT } else { VIT }
+}
+
 impl Encoder {
+    /// The beginning of the names of a layer's tensors.
+    pub(super) fn layer_name(config: &Config, layer: usize) -> String {
+        format!("{}.{layer}", names(config).layer)
+    }
+
+    /// The beginnings of the names of a layer's query and key.
+    pub(super) fn query_and_key(config: &Config, layer: usize) -> (String, String) {
+        let (stem, names) = (Self::layer_name(config, layer), names(config));
+        (format!("{stem}.{}", names.query), format!("{stem}.{}", names.key))
+    }
+
     /// Reads all tensors in the order of the packed format.
     pub(super) fn read(config: Config, from: &mut impl Source) -> Result<Self, LoadError> {
         let (width, inner) = (config.hidden_size, config.intermediate_size);
         let eps = config.layer_norm_eps as f32;
-        let stem = "vit.embeddings.patch_embeddings.projection";
-        let patch = [width, config.num_channels, config.patch_size, config.patch_size];
-        let embed = Linear::Dense {
-            weight: from.floats(&format!("{stem}.weight"), &patch)?,
-            bias: from.floats(&format!("{stem}.bias"), &[width])?,
-            inputs: config.patch_len(),
-        };
-        let position =
-            from.floats("vit.embeddings.position_embeddings", &[1, config.tokens(), width])?;
+        let embed = Embed::read(from, &config, eps)?;
+        let names = names(&config);
         let mut layers = Vec::new();
         for (i, layer) in config.undertone.layers.iter().enumerate() {
-            let base = format!("vit.encoder.layer.{i}");
+            let base = Self::layer_name(&config, i);
             let signs = layer.weights;
             let linear = |from: &mut _, name: &str, inputs, outputs| {
                 Linear::read(from, &format!("{base}.{name}"), inputs, outputs, signs)
             };
-            let norm1 = Norm::read(from, &format!("{base}.layernorm_before"), width, eps)?;
-            let query = linear(from, "attention.attention.query", width, width)?;
-            let value = linear(from, "attention.attention.value", width, width)?;
+            let norm1 = Norm::read(from, &format!("{base}.{}", names.norm1), width, eps)?;
+            let query = linear(from, names.query, width, width)?;
+            let value = linear(from, names.value, width, width)?;
             let attention = match layer.heads[0] {
                 HeadConfig::EcoFormer { bits, variant } => {
                     let stem = format!("{base}.attention.hash");
                     Attention::hashed(from, &stem, &config, bits, variant)?
                 }
                 HeadConfig::Bivit { beta, variant, values } => Attention::Binary {
-                    key: linear(from, "attention.attention.key", width, width)?,
-                    margin: bivit::margin_of(beta, config.head_width()),
+                    key: linear(from, names.key, width, width)?,
+                    beta,
                     mean: variant == Reduction::Mean,
                     values: match values {
                         Weights::Float => Values::Float,
@@ -115,17 +169,20 @@ impl Encoder {
                 value,
                 attention,
                 out: linear(from, "attention.output.dense", width, width)?,
-                norm2: Norm::read(from, &format!("{base}.layernorm_after"), width, eps)?,
+                norm2: Norm::read(from, &format!("{base}.{}", names.norm2), width, eps)?,
                 up: linear(from, "intermediate.dense", width, inner)?,
                 down: linear(from, "output.dense", inner, width)?,
                 activation: layer.activation,
             });
         }
-        let norm = Norm::read(from, "vit.layernorm", width, eps)?;
+        let norm = match config.is_text() {
+            true => None,
+            false => Some(Norm::read(from, "vit.layernorm", width, eps)?),
+        };
         let classes = config.id2label.len();
         let classifier = Linear::read(from, "classifier", width, classes, Weights::Float)?;
-        let level = Level::best();
-        Ok(Self { config, embed, position, layers, norm, classifier, level })
+        let arithmetic = Arithmetic::Packed(Level::best());
+        Ok(Self { config, embed, layers, norm, classifier, arithmetic })
     }
 
     /// The configuration.
@@ -136,147 +193,122 @@ impl Encoder {
     /// The same encoder with a chosen set of instructions, or the machine's best below it.
     #[must_use]
     pub fn at(mut self, level: Level) -> Self {
-        self.level = level.clamped();
+        self.arithmetic = Arithmetic::Packed(level.clamped());
         self
     }
 
-    /// Logits of one image: channels × side × side values in 0…1.
-    ///
-    /// # Errors
-    /// [`BitFault::Size`] for another number of values, [`BitFault::NotFinite`] for NaN and
-    /// infinities, also where activations overflow.
-    pub fn logits(&self, pixels: &[f32]) -> Result<Vec<f32>, BitFault> {
-        let c = &self.config;
-        let wanted = c.num_channels * c.image_size * c.image_size;
-        if pixels.len() != wanted {
-            return Err(BitFault::Size {
-                operation: "binary encoder",
-                what: "the number of pixel values",
-                expected: wanted,
-                got: pixels.len(),
+    /// The same model in floating point: one-bit weights become floats, ±scale.
+    #[must_use]
+    pub fn in_floats(mut self) -> Self {
+        self.arithmetic = Arithmetic::Float;
+        for layer in &mut self.layers {
+            let linears = [
+                &mut layer.query,
+                &mut layer.value,
+                &mut layer.out,
+                &mut layer.up,
+                &mut layer.down,
+            ];
+            linears.into_iter().for_each(Linear::expand);
+            if let Attention::Binary { key, .. } = &mut layer.attention {
+                key.expand();
+            }
+        }
+        self
+    }
+
+    /// Parameters, and the bytes they take as they are held: a bit for a one-bit weight, four
+    /// bytes for any other.
+    pub fn size(&self) -> (usize, usize) {
+        let mut size = Size::default();
+        match &self.embed {
+            Embed::Patches { projection, position } => {
+                size.linear(projection);
+                size.floats(position.len());
+            }
+            Embed::Words { word, position, token_type, norm } => {
+                size.floats(word.len() + position.len() + token_type.len());
+                size.norm(norm);
+            }
+        }
+        for layer in &self.layers {
+            size.norm(&layer.norm1);
+            size.norm(&layer.norm2);
+            for linear in [&layer.query, &layer.value, &layer.out, &layer.up, &layer.down] {
+                size.linear(linear);
+            }
+            match &layer.attention {
+                Attention::Hashed { codes, .. } => codes.iter().for_each(|codes| match codes {
+                    Codes::Planes(planes) => size.floats(planes.len()),
+                    Codes::Kernel(h) => {
+                        size.floats(h.anchors().len() + h.planes().len() + h.means().len());
+                    }
+                }),
+                Attention::Binary { key, values, .. } => {
+                    size.linear(key);
+                    if let Values::Signs(scale) = values {
+                        size.floats(scale.len());
+                    }
+                }
+            }
+        }
+        self.norm.iter().for_each(|norm| size.norm(norm));
+        size.linear(&self.classifier);
+        (size.floats + size.bits, 4 * size.floats + size.bits / 8)
+    }
+}
+
+#[derive(Default)]
+struct Size {
+    floats: usize,
+    bits: usize,
+}
+
+impl Size {
+    fn floats(&mut self, n: usize) {
+        self.floats += n;
+    }
+
+    fn norm(&mut self, norm: &Norm) {
+        self.floats(norm.weight.len() + norm.bias.len());
+    }
+
+    fn linear(&mut self, linear: &Linear) {
+        match linear {
+            Linear::Dense { weight, bias, .. } => self.floats(weight.len() + bias.len()),
+            Linear::Binary(layer) => {
+                self.bits += layer.weights().rows() * layer.weights().dim();
+                self.floats(layer.scale().len() + layer.bias().map_or(0, <[f32]>::len));
+            }
+        }
+    }
+}
+
+impl Embed {
+    fn read(from: &mut impl Source, config: &Config, eps: f32) -> Result<Self, LoadError> {
+        let width = config.hidden_size;
+        if config.is_text() {
+            let table = |from: &mut _, name: &str, rows| {
+                Source::floats(from, &format!("embeddings.{name}.weight"), &[rows, width])
+            };
+            return Ok(Self::Words {
+                word: table(from, "word_embeddings", config.vocab_size)?,
+                position: table(from, "position_embeddings", config.max_position_embeddings)?,
+                token_type: table(from, "token_type_embeddings", config.type_vocab_size)?,
+                norm: Norm::read(from, "embeddings.LayerNorm", width, eps)?,
             });
         }
-        undertone_core::binary::finite("binary encoder", pixels)?;
-        let mut x = self.embed.apply(self.level, &self.patches(pixels))?;
-        add(&mut x, &self.position);
-        for layer in &self.layers {
-            let normed = layer.norm1.apply(&x);
-            add(&mut x, &self.attend(layer, &normed)?);
-            let normed = layer.norm2.apply(&x);
-            add(&mut x, &self.feed(layer, &normed)?);
-        }
-        let x = self.norm.apply(&x);
-        let n = c.tokens() as f32;
-        let mut pooled = vec![0.0; c.hidden_size];
-        x.chunks_exact(c.hidden_size).for_each(|row| add(&mut pooled, row));
-        pooled.iter_mut().for_each(|p| *p /= n);
-        self.classifier.apply(self.level, &pooled)
-    }
-
-    /// Normalised patches, tokens × (channels · patch · patch).
-    fn patches(&self, pixels: &[f32]) -> Vec<f32> {
-        let c = &self.config;
-        let (side, p) = (c.image_size, c.patch_size);
-        let mut out = Vec::with_capacity(pixels.len());
-        for top in (0..side).step_by(p) {
-            for left in (0..side).step_by(p) {
-                for channel in 0..c.num_channels {
-                    let (mean, std) =
-                        (c.undertone.pixel_mean[channel], c.undertone.pixel_std[channel]);
-                    for y in top..top + p {
-                        let row = &pixels[(channel * side + y) * side + left..][..p];
-                        out.extend(row.iter().map(|v| (v - mean) / std));
-                    }
-                }
-            }
-        }
-        out
-    }
-
-    fn attend(&self, layer: &Layer, x: &[f32]) -> Result<Vec<f32>, BitFault> {
-        let (width, d) = (self.config.hidden_size, self.config.head_width());
-        let q = layer.query.apply(self.level, x)?;
-        let v = layer.value.apply(self.level, x)?;
-        let mut context = vec![0.0; x.len()];
-        let key = match &layer.attention {
-            Attention::Hashed { .. } => None,
-            Attention::Binary { key, .. } => Some(key.apply(self.level, x)?),
-        };
-        for head in 0..self.config.num_attention_heads {
-            let take = |x: &[f32]| columns(x, width, head * d, d);
-            let (q, v) = (take(&q), take(&v));
-            let out = match &layer.attention {
-                Attention::Hashed { codes, bits, variant } => {
-                    let codes = codes[head].codes(self.level, &q, d, *bits)?;
-                    let mut out = vec![0.0; v.len()];
-                    ecoformer::attend_at(
-                        self.level, &codes, &codes, *bits, &v, *variant, &mut out,
-                    )?;
-                    out
-                }
-                Attention::Binary { margin, mean, values, .. } => {
-                    let k = key.as_deref().map(take).unwrap_or_default();
-                    let scale = match values {
-                        Values::Float => None,
-                        Values::Signs(scale) => Some(&scale[head * d..(head + 1) * d]),
-                    };
-                    self.binary(&q, &k, &v, *margin, *mean, scale)?
-                }
-            };
-            for (to, row) in context.chunks_exact_mut(width).zip(out.chunks_exact(d)) {
-                to[head * d..(head + 1) * d].copy_from_slice(row);
-            }
-        }
-        layer.out.apply(self.level, &context)
-    }
-
-    /// BiViT's attention of one head.
-    fn binary(
-        &self,
-        q: &[f32],
-        k: &[f32],
-        v: &[f32],
-        margin: u32,
-        mean: bool,
-        scale: Option<&[f32]>,
-    ) -> Result<Vec<f32>, BitFault> {
-        let d = self.config.head_width();
-        let (q, k) = (Signs::pack(q, d)?, Signs::pack(k, d)?);
-        let mut counts = vec![0; q.rows()];
-        let mut out = vec![0.0; v.len()];
-        match scale {
-            Some(scale) => {
-                let v = Signs::pack(v, d)?;
-                let mut sums = vec![0; out.len()];
-                bivit::attend_counted(self.level, &q, &k, &v, margin, &mut sums, &mut counts)?;
-                for (out, sums) in out.chunks_exact_mut(d).zip(sums.chunks_exact(d)) {
-                    for ((o, &s), scale) in out.iter_mut().zip(sums).zip(scale) {
-                        *o = s as f32 * scale;
-                    }
-                }
-            }
-            None => bivit::attend_floats(self.level, &q, &k, v, margin, &mut out, &mut counts)?,
-        }
-        if mean {
-            for (row, &count) in out.chunks_exact_mut(d).zip(&counts) {
-                row.iter_mut().for_each(|o| *o /= count as f32);
-            }
-        }
-        Ok(out)
-    }
-
-    fn feed(&self, layer: &Layer, x: &[f32]) -> Result<Vec<f32>, BitFault> {
-        match layer.activation {
-            Activation::Gelu => {
-                let mut hidden = layer.up.apply(self.level, x)?;
-                hidden.iter_mut().for_each(|h| *h = gelu(*h));
-                layer.down.apply(self.level, &hidden)
-            }
-            Activation::Sign => {
-                let hidden = layer.up.apply_signs(self.level, x)?;
-                layer.down.apply_signs(self.level, &hidden)
-            }
-        }
+        let stem = "vit.embeddings.patch_embeddings.projection";
+        let patch = [width, config.num_channels, config.patch_size, config.patch_size];
+        Ok(Self::Patches {
+            projection: Linear::Dense {
+                weight: from.floats(&format!("{stem}.weight"), &patch)?,
+                bias: from.floats(&format!("{stem}.bias"), &[width])?,
+                inputs: config.patch_len(),
+            },
+            position: from
+                .floats("vit.embeddings.position_embeddings", &[1, config.tokens(), width])?,
+        })
     }
 }
 
@@ -303,45 +335,30 @@ impl Linear {
         Ok(Self::Binary(Box::new(layer)))
     }
 
-    fn apply(&self, level: Level, x: &[f32]) -> Result<Vec<f32>, BitFault> {
+    pub(super) fn outputs(&self) -> usize {
         match self {
-            Self::Dense { weight, bias, inputs } => {
-                let (n, outputs) = (x.len() / inputs, bias.len());
-                let mut out = bias.repeat(n);
-                matmul(
-                    MatMut::from_row_major_slice_mut(&mut out, n, outputs),
-                    Accum::Add,
-                    MatRef::from_row_major_slice(x, n, *inputs),
-                    MatRef::from_row_major_slice(weight, outputs, *inputs).transpose(),
-                    1.0,
-                    Par::Seq,
-                );
-                Ok(out)
-            }
-            Self::Binary(layer) => {
-                let n = x.len() / layer.weights().dim();
-                let mut out = vec![0.0; n * layer.weights().rows()];
-                layer.floats(level, x, &mut out)?;
-                Ok(out)
-            }
+            Self::Dense { bias, .. } => bias.len(),
+            Self::Binary(layer) => layer.weights().rows(),
         }
     }
 
-    /// The product with the signs of `x`. Only binary layers are asked: a configuration with
-    /// `sign` activations and float weights is refused.
-    fn apply_signs(&self, level: Level, x: &[f32]) -> Result<Vec<f32>, BitFault> {
+    pub(super) fn inputs(&self) -> usize {
         match self {
-            Self::Dense { .. } => {
-                let signs: Vec<f32> =
-                    x.iter().map(|&v| if v >= 0.0 { 1.0 } else { -1.0 }).collect();
-                self.apply(level, &signs)
+            Self::Dense { inputs, .. } => *inputs,
+            Self::Binary(layer) => layer.weights().dim(),
+        }
+    }
+
+    fn expand(&mut self) {
+        if let Self::Binary(layer) = self {
+            let inputs = layer.weights().dim();
+            let mut weight = layer.weights().unpack();
+            for (row, scale) in weight.chunks_exact_mut(inputs).zip(layer.scale()) {
+                row.iter_mut().for_each(|w| *w *= scale);
             }
-            Self::Binary(layer) => {
-                let x = Signs::pack(x, layer.weights().dim())?;
-                let mut out = vec![0.0; x.rows() * layer.weights().rows()];
-                layer.bits(level, &x, &mut out)?;
-                Ok(out)
-            }
+            let bias =
+                layer.bias().map_or_else(|| vec![0.0; layer.weights().rows()], <[f32]>::to_vec);
+            *self = Self::Dense { weight, bias, inputs };
         }
     }
 }
@@ -351,19 +368,6 @@ impl Norm {
         let weight = from.floats(&format!("{name}.weight"), &[width])?;
         let bias = from.floats(&format!("{name}.bias"), &[width])?;
         Ok(Self { weight, bias, eps })
-    }
-
-    fn apply(&self, x: &[f32]) -> Vec<f32> {
-        let width = self.weight.len();
-        let mut out = Vec::with_capacity(x.len());
-        for row in x.chunks_exact(width) {
-            let mean = row.iter().sum::<f32>() / width as f32;
-            let variance = row.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>() / width as f32;
-            let factor = 1.0 / (variance + self.eps).sqrt();
-            let scaled = row.iter().zip(&self.weight).zip(&self.bias);
-            out.extend(scaled.map(|((v, w), b)| (v - mean) * factor * w + b));
-        }
-        out
     }
 }
 
@@ -380,7 +384,6 @@ impl Attention {
             let planes = from.floats(&format!("{stem}.vectors"), &[heads, bits, d])?;
             planes.chunks_exact((bits * d).max(1)).map(|p| Codes::Planes(p.to_vec())).collect()
         } else {
-            const ANCHORS: usize = 25;
             let planes = from.floats(&format!("{stem}.vectors"), &[heads, bits, ANCHORS])?;
             let anchors = from.floats(&format!("{stem}.anchors"), &[heads, ANCHORS, d])?;
             let means = from.floats(&format!("{stem}.mean"), &[heads, ANCHORS])?;
@@ -400,35 +403,4 @@ impl Attention {
         let variant = if variant == Coding::Repo { Variant::Repo } else { Variant::Exact };
         Ok(Self::Hashed { codes, bits, variant })
     }
-}
-
-impl Codes {
-    fn codes(&self, level: Level, x: &[f32], d: usize, bits: usize) -> Result<Vec<u16>, BitFault> {
-        let mut codes = vec![0; x.len() / d];
-        match self {
-            Self::Kernel(hash) => hash.codes_at(level, x, &mut codes)?,
-            Self::Planes(planes) => {
-                for (token, code) in x.chunks_exact(d).zip(&mut codes) {
-                    for (b, plane) in planes.chunks_exact(d).take(bits).enumerate() {
-                        let y: f32 = token.iter().zip(plane).map(|(x, p)| x * p).sum();
-                        *code |= u16::from(y >= 0.0) << b;
-                    }
-                }
-            }
-        }
-        Ok(codes)
-    }
-}
-
-fn add(x: &mut [f32], y: &[f32]) {
-    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
-}
-
-fn columns(x: &[f32], width: usize, from: usize, count: usize) -> Vec<f32> {
-    x.chunks_exact(width).flat_map(|row| &row[from..from + count]).copied().collect()
-}
-
-/// x·Φ(x) with the error function (Hendrycks and Gimpel 2016).
-fn gelu(x: f32) -> f32 {
-    0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2))
 }

@@ -1,16 +1,21 @@
-//! Whole vision transformers with binary attention, their one-bit weights packed from file to
-//! kernel.
+//! Whole transformers with one-bit attention, their one-bit weights packed from file to kernel.
 //!
 //! A model is a folder: `config.json`, and `model.safetensors` or the packed checkpoint
 //! `model.bits` that [`pack`] makes of it. Weights of `"weights": "sign"` layers stay bits: the file
 //! holds them packed and no product expands them. Heads of a layer are alike.
 
+mod attention;
 mod config;
 mod encoder;
+mod forward;
+mod hashing;
 mod source;
 
-pub use config::{Activation, Coding, Config, HeadConfig, LayerConfig, Reduction, Weights};
-pub use encoder::Encoder;
+pub use config::{
+    Activation, Block, Coding, Config, HeadConfig, LayerConfig, Pooling, Reduction, Task, Weights,
+};
+pub use encoder::{Arithmetic, Encoder};
+pub use hashing::{FitError, Hashed, fit_hash};
 pub use source::{MOST_WEIGHT_BYTES, Precision};
 
 use safetensors::SafeTensors;
@@ -47,7 +52,7 @@ pub enum LoadError {
     #[error("config.json: {0}")]
     Json(#[source] serde_json::Error),
     /// A value of `config.json` is not offered here.
-    #[error("config.json: {what} is {got}; binary encoders take {wanted}")]
+    #[error("config.json: {what} is {got}; one-bit models take {wanted}")]
     Config {
         /// The key.
         what: &'static str,
@@ -97,6 +102,19 @@ pub enum LoadError {
         /// What is wrong with it.
         what: &'static str,
     },
+}
+
+/// Whether a folder's `config.json` asks for one-bit attention: a head of the kinds `ecoformer` or
+/// `bivit`. False also where the file cannot be read or parsed: another loader will say why.
+pub fn is_one_bit(folder: &Path) -> bool {
+    let kinds = || -> Option<bool> {
+        let bytes = read_bounded(&folder.join("config.json"), config::MOST_CONFIG_BYTES).ok()?;
+        let json: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+        let layers = json.get("undertone")?.get("layers")?.as_array()?;
+        let mut heads = layers.iter().filter_map(|l| l.get("heads")?.as_array()).flatten();
+        Some(heads.any(|h| matches!(h["kind"].as_str(), Some("ecoformer" | "bivit"))))
+    };
+    kinds().unwrap_or(false)
 }
 
 fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>, LoadError> {

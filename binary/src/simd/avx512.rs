@@ -246,6 +246,64 @@ pub(crate) unsafe fn count_rows<const XOR: bool>(
     }
 }
 
+/// `out[c] = 2·Σ_j v_jc − count` over the rows j of `mask`, `v` in bytes 0 and 1: row after row, 64
+/// columns a register.
+///
+/// # Safety
+/// Needs AVX-512 F, BW; `values` has a row for every bit of `mask` that is set, and at least
+/// `out.len()` columns.
+#[target_feature(enable = "avx512f,avx512bw,bmi1,bmi2")]
+pub(crate) unsafe fn sum_rows(
+    mask: &[u64],
+    values: &crate::layout::Bytes,
+    count: u32,
+    out: &mut [i32],
+) {
+    let each = values.each;
+    for (l, out) in out.chunks_mut(64).enumerate() {
+        let mut wide = [_mm512_setzero_si512(); 4];
+        let mut bytes = _mm512_setzero_si512();
+        let mut room = 255u32;
+        for (w, &word) in mask.iter().enumerate() {
+            let mut left = word;
+            // A byte holds 255 rows; a word brings at most 64.
+            if room < 64 {
+                widen(bytes, &mut wide);
+                (bytes, room) = (_mm512_setzero_si512(), 255);
+            }
+            room -= left.count_ones();
+            let rows = &values.lines[w * BLOCK * each + l..];
+            while left != 0 {
+                let j = left.trailing_zeros() as usize;
+                // SAFETY: the caller's: set bits have rows.
+                bytes = _mm512_add_epi8(bytes, load(unsafe { rows.get_unchecked(j * each) }));
+                left &= left - 1;
+            }
+        }
+        widen(bytes, &mut wide);
+        for (part, out) in wide.into_iter().zip(out.chunks_mut(16)) {
+            let y = _mm512_sub_epi32(_mm512_add_epi32(part, part), _mm512_set1_epi32(count as i32));
+            let lanes = (0xffffu32 >> (16 - out.len())) as u16;
+            // SAFETY: only lanes that `out` has are written.
+            unsafe { _mm512_mask_storeu_epi32(out.as_mut_ptr(), lanes, y) };
+        }
+    }
+}
+
+/// Adds 64 bytes to 64 words.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn widen(bytes: __m512i, wide: &mut [__m512i; 4]) {
+    wide[0] =
+        _mm512_add_epi32(wide[0], _mm512_cvtepu8_epi32(_mm512_extracti32x4_epi32::<0>(bytes)));
+    wide[1] =
+        _mm512_add_epi32(wide[1], _mm512_cvtepu8_epi32(_mm512_extracti32x4_epi32::<1>(bytes)));
+    wide[2] =
+        _mm512_add_epi32(wide[2], _mm512_cvtepu8_epi32(_mm512_extracti32x4_epi32::<2>(bytes)));
+    wide[3] =
+        _mm512_add_epi32(wide[3], _mm512_cvtepu8_epi32(_mm512_extracti32x4_epi32::<3>(bytes)));
+}
+
 /// Σ ±x for 16 channels a register: the signed sums of four activations stand in a register's
 /// sixteen lanes, and each channel's nibble of signs picks its own.
 ///

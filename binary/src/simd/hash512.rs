@@ -1,8 +1,10 @@
 //! EcoFormer's hash in AVX-512, 32 anchors a pass, eight tokens at once; and the denominators of its
 //! attention.
 //!
-//! The lanes are anchors, so each dot product is summed in the order of the portable form;
-//! products are not fused with sums.
+//! The lanes are anchors. Codes are first computed with fused multiply-adds and folded constants;
+//! where a response lies so near its threshold that rounding could decide the bit
+//! ([`super::lanes::Slack`]), the token is hashed again in the order of the portable form, products
+//! not fused with sums. So the codes are the portable form's, at the speed of the fused one.
 
 use super::lanes::{ANCHORS, Floats, Layout, TOKENS};
 use std::arch::x86_64::*;
@@ -29,6 +31,21 @@ fn exp2_negative(z: __m512) -> __m512 {
     _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), whole))
 }
 
+/// 2^z with fused products and one coefficient less; [`super::lanes::Slack`] allows for both.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn exp2_fused(z: __m512) -> __m512 {
+    let z = _mm512_max_ps(z, _mm512_set1_ps(-126.0));
+    let rounded = _mm512_add_ps(z, _mm512_set1_ps(ROUND));
+    let f = _mm512_sub_ps(z, _mm512_sub_ps(rounded, _mm512_set1_ps(ROUND)));
+    let mut p = _mm512_set1_ps(EXP2[1]);
+    for &c in &EXP2[2..] {
+        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(c));
+    }
+    let whole = _mm512_slli_epi32::<23>(_mm512_castps_si512(rounded));
+    _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), whole))
+}
+
 /// Codes of the tokens `x`, given 1/‖x‖ and the kernel's exponent.
 ///
 /// # Safety
@@ -44,11 +61,83 @@ pub(crate) unsafe fn codes(
     let dim = hash.dim;
     let whole = out.len() / TOKENS * TOKENS;
     for first in (0..whole).step_by(TOKENS) {
-        block::<TOKENS>(hash, &x[first * dim..], &inverse[first..], exponent, &mut out[first..]);
+        let (x, inverse) = (&x[first * dim..], &inverse[first..]);
+        let out = &mut out[first..];
+        let mut doubtful = fused::<TOKENS>(hash, x, inverse, exponent, out);
+        while doubtful != 0 {
+            let t = doubtful.trailing_zeros() as usize;
+            block::<1>(hash, &x[t * dim..], &inverse[t..], exponent, &mut out[t..]);
+            doubtful &= doubtful - 1;
+        }
     }
     for first in whole..out.len() {
         block::<1>(hash, &x[first * dim..], &inverse[first..], exponent, &mut out[first..]);
     }
+}
+
+/// Codes with fused products; bit t of the result is set where token t's code is not certain.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn fused<const T: usize>(
+    hash: &Layout,
+    tokens: &[f32],
+    inverse: &[f32],
+    exponent: f32,
+    out: &mut [u16],
+) -> u32 {
+    let dim = hash.dim;
+    let tokens = &tokens[..T * dim];
+    let e = _mm512_set1_ps(exponent);
+    let mut y = [_mm512_setzero_ps(); T];
+    for (pass, norms) in hash.norms.iter().enumerate() {
+        let mut dots = [[_mm512_setzero_ps(); 2]; T];
+        for (k, anchors) in hash.anchors[pass * dim..][..dim].iter().enumerate() {
+            let a = [load(&anchors[0]), load(&anchors[1])];
+            for t in 0..T {
+                // SAFETY: t < T and k < dim, the pass's slice having dim entries.
+                let x = _mm512_set1_ps(unsafe { *tokens.get_unchecked(t * dim + k) });
+                dots[t][0] = _mm512_fmadd_ps(x, a[0], dots[t][0]);
+                dots[t][1] = _mm512_fmadd_ps(x, a[1], dots[t][1]);
+            }
+        }
+        // exponent·(1 + ‖a‖²), a token's length being one.
+        let mut base = [_mm512_setzero_ps(); 2];
+        for h in 0..2 {
+            base[h] = _mm512_mul_ps(_mm512_add_ps(_mm512_set1_ps(1.0), load(&norms[h])), e);
+        }
+        let mut kernels = [[0.0f32; ANCHORS]; T];
+        for t in 0..T {
+            let twice = _mm512_set1_ps(2.0 * inverse[t] * exponent);
+            for h in 0..2 {
+                let z = _mm512_fnmadd_ps(twice, dots[t][h], base[h]);
+                let kernel = exp2_fused(_mm512_min_ps(z, _mm512_setzero_ps()));
+                // SAFETY: half of 32 floats.
+                unsafe { _mm512_storeu_ps(kernels[t].as_mut_ptr().add(16 * h), kernel) };
+            }
+        }
+        for (j, plane) in hash.planes[pass * ANCHORS..].iter().take(ANCHORS).enumerate() {
+            let plane = load(plane);
+            for t in 0..T {
+                y[t] = _mm512_fmadd_ps(_mm512_set1_ps(kernels[t][j]), plane, y[t]);
+            }
+        }
+    }
+    let bits = (0xffffu32 >> (16 - hash.bits)) as u16;
+    let thresholds = load(&hash.thresholds);
+    let slack = _mm512_fmadd_ps(
+        load(&hash.slack.distance),
+        _mm512_set1_ps(exponent.abs()),
+        load(&hash.slack.rounding),
+    );
+    let mut doubtful = 0;
+    for t in 0..T {
+        let over = _mm512_sub_ps(y[t], thresholds);
+        out[t] = _mm512_mask_cmp_ps_mask::<_CMP_GE_OQ>(bits, over, _mm512_setzero_ps());
+        let sure = _mm512_mask_cmp_ps_mask::<_CMP_GT_OQ>(bits, _mm512_abs_ps(over), slack);
+        // A zero token has another length.
+        doubtful |= u32::from(sure != bits || inverse[t] <= 0.0) << t;
+    }
+    doubtful
 }
 
 #[inline]

@@ -30,6 +30,48 @@ pub(crate) struct Layout {
     /// Per anchor, the planes' values for up to 16 bits.
     pub(crate) planes: Vec<Floats>,
     pub(crate) thresholds: Floats,
+    pub(crate) slack: Slack,
+}
+
+/// How far a response computed with fused products may lie from the portable form's, a bit:
+/// `distance`·|exponent| + `rounding`, from the standard bounds of rounding errors.
+///
+/// With u = 2⁻²⁴ and γ_n = n·u/(1 − n·u), both forms' dot products lie within γ_d·‖x‖‖a‖ of the exact
+/// one, so exponents differ by at most |e|·δ with δ = 4.1·γ_d·‖a‖ + u·(8 + 13‖a‖ + 8‖a‖²): twice
+/// twice the dot product's error (a token is a unit vector to 1 %), and the roundings of what follows.
+/// A kernel is at most 1 and moves by 0.7·|e|·δ; the two forms of 2^z differ by less than 96·u, the
+/// missing coefficient included; sums over m anchors by 2·γ_m·Σ|A|.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slack {
+    pub(crate) distance: Floats,
+    pub(crate) rounding: Floats,
+}
+
+impl Slack {
+    /// For planes (bits × m) and anchors (m × dim).
+    pub(crate) fn new(planes: &[f32], anchors: &[f32], dim: usize, bits: usize) -> Self {
+        let u = 2f64.powi(-24);
+        let gamma = |n: usize| n as f64 * u / (1.0 - n as f64 * u);
+        let m = anchors.len() / dim;
+        let lengths: Vec<f64> = anchors
+            .chunks_exact(dim)
+            .map(|a| a.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt())
+            .collect();
+        let of = |bit: usize, each: &dyn Fn(f64) -> f64| {
+            let plane = planes.get(bit * m..(bit + 1) * m).unwrap_or_default();
+            let sum: f64 =
+                plane.iter().zip(&lengths).map(|(p, &a)| f64::from(p.abs()) * each(a)).sum();
+            // Rounded up, and the difference to the threshold is rounded too.
+            (1.01 * sum) as f32
+        };
+        let distance = |a: f64| 4.1 * gamma(dim) * a + u * (8.0 + 13.0 * a + 8.0 * a * a);
+        let lane =
+            |bit: usize, each: &dyn Fn(f64) -> f64| if bit < bits { of(bit, each) } else { 0.0 };
+        Self {
+            distance: Floats(std::array::from_fn(|bit| lane(bit, &|a| 0.7 * distance(a)))),
+            rounding: Floats(std::array::from_fn(|bit| lane(bit, &|_| 96.0 * u + 2.0 * gamma(m)))),
+        }
+    }
 }
 
 macro_rules! lanes {

@@ -12,9 +12,19 @@ fn parse(text: &str) -> Value {
 #[test]
 fn help() {
     assert_snapshot!(success(&["--help"]));
-    for command in
-        ["compare", "plan", "infer", "calibrate", "party", "shape", "bench", "simulate", "explore"]
-    {
+    for command in [
+        "compare",
+        "plan",
+        "infer",
+        "calibrate",
+        "party",
+        "shape",
+        "fit-hash",
+        "pack",
+        "bench",
+        "simulate",
+        "explore",
+    ] {
         let text = success(&[command, "--help"]);
         assert!(text.contains("Usage: undertone ") && text.contains("--json"), "{text}");
     }
