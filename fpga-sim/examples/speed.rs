@@ -56,6 +56,22 @@ fn main() -> Result<()> {
             total as f64 / s / 1e6
         );
     }
+    // Where the time goes: every kind of operator of M³ViT once.
+    let workload = Workload::builtin("m3vit")?;
+    for step in &workload.steps[..25] {
+        if step.name.starts_with("0.") || step.name.contains("gate") || step.name.contains("expert") {
+            for g in mapping::graphs(&arch, step)? {
+                let cycles = timestamp::run(&g)?.cycles;
+                let s = median(|| timestamp::run(&g))?;
+                println!(
+                    "{}: {cycles} cycles, {:.3} ms, {:.0} M cycles/s",
+                    step.name,
+                    s * 1e3,
+                    cycles as f64 / s / 1e6
+                );
+            }
+        }
+    }
     let operator =
         Operator::Scores { tokens: 129, heads: 3, dim: 192, weighting: Weighting::Softmax };
     let g = mapping::graph(&arch, &Step { name: "scores".into(), operator })?;
