@@ -222,7 +222,18 @@ impl Cursor {
     pub(crate) fn period(&self) -> u64 {
         self.period
     }
-    /// Takes `n` steps; `n` must be a multiple of the period unless the window is silent.
+    /// The stretch of one pattern around a position: which one, and how many iterations of it are
+    /// left from there.
+    pub(crate) fn stretch(&self, pos: u64) -> ((u8, u64), u64) {
+        if pos < self.from {
+            ((0, 0), self.from - pos)
+        } else if pos < self.to {
+            ((1, (pos - self.from) % self.stride), self.to - pos)
+        } else {
+            ((2, 0), self.period - pos)
+        }
+    }
+    /// Takes `n` steps, all of them in whole periods or in one stretch.
     pub(crate) fn leap(&mut self, n: u64) {
         self.pos = (self.pos + n % self.period) % self.period;
         if self.left != u64::MAX {

@@ -5,15 +5,21 @@
 use crate::arch::Arch;
 use serde::Serialize;
 
-/// DSP slices of one signed product: a DSP48E2 multiplies 27 × 18 bits.
+/// DSP slices of one signed product of `a` by `b` bits (an unsigned word counts
+/// one bit more). A DSP48E2 multiplies 27 × 18 bits; wider operands are cut 17
+/// bits at a time, the distance by which its cascade shifts.
 ///
 /// ```
 /// use undertone_fpga_sim::resources::product_dsps;
 /// assert_eq!((product_dsps(32, 16), product_dsps(32, 32), product_dsps(16, 16)), (2, 4, 1));
+/// assert_eq!(product_dsps(48, 33), 6);
 /// ```
 pub const fn product_dsps(a: u32, b: u32) -> u64 {
+    const fn slices(bits: u32, whole: u32) -> u64 {
+        1 + bits.saturating_sub(whole).div_ceil(17) as u64
+    }
     let (wide, narrow) = if a > b { (a, b) } else { (b, a) };
-    wide.div_ceil(27) as u64 * narrow.div_ceil(18) as u64
+    slices(wide, 27) * slices(narrow, 18)
 }
 
 /// 36 Kb block RAMs of a simple dual-port memory of `depth` words of `width` bits:

@@ -63,37 +63,79 @@ fn random_arch(rng: &mut ChaCha8Rng) -> Arch {
     arch
 }
 
+/// At least 1,000 random configurations of each operator that has a closed form.
 #[test]
-fn linear_and_scores() {
+fn operators() {
+    const KINDS: [&str; 6] = ["linear", "scores", "mix", "rowwise", "gate", "experts"];
     let mut rng = ChaCha8Rng::seed_from_u64(3);
-    let (mut linear, mut scores) = (0, 0);
-    while linear < 1000 || scores < 1000 {
-        let arch = random_arch(&mut rng);
-        let lin = Operator::Linear {
-            tokens: rng.random_range(1..20),
-            inputs: rng.random_range(1..100),
-            outputs: rng.random_range(1..100),
-            gelu: false,
-            resident: false,
-        };
-        let heads = rng.random_range(1..=3);
-        let sco = Operator::Scores {
-            tokens: rng.random_range(7..30),
-            heads,
-            dim: heads * rng.random_range(1..=32),
-            weighting: Weighting::Softmax,
-        };
-        for (operator, count) in [(lin, &mut linear), (sco, &mut scores)] {
-            if let Some(cycles) = closed::operator(&arch, &operator) {
-                let step = Step { name: "x".into(), operator: operator.clone() };
-                let g = mapping::graph(&arch, &step).unwrap();
-                let (fast, slow) =
-                    (timestamp::run(&g).unwrap().cycles, stepped::run(&g).unwrap().cycles);
-                assert_eq!(fast, slow, "{operator:?}");
-                assert_eq!(fast, cycles, "{operator:?} on {arch:?}");
-                *count += 1;
+    let (mut covered, mut tried) = ([0; 6], [0; 6]);
+    while covered.iter().any(|n| *n < 1000) {
+        let mut arch = random_arch(&mut rng);
+        arch.memory.ports = 5;
+        arch.vector.words = [4, 8, 16][rng.random_range(0..3)];
+        arch.vector.latency = rng.random_range(1..=12);
+        arch.vector.token_gap = rng.random_range(0..3);
+        arch.buffers.ping_pong = rng.random_bool(0.5);
+        let (tokens, heads) = (rng.random_range(7..24), rng.random_range(1..=3));
+        let (dim, wide) = (heads * rng.random_range(1..=32), rng.random_range(1..100));
+        let weighting = Weighting::Softmax;
+        let all = [
+            Operator::Linear {
+                tokens: rng.random_range(1..20),
+                inputs: rng.random_range(1..100),
+                outputs: wide,
+                gelu: false,
+                resident: false,
+            },
+            Operator::Scores { tokens, heads, dim, weighting },
+            Operator::Mix { tokens, heads, dim, weighting },
+            match rng.random_range(0..3) {
+                0 => Operator::Norm { tokens, dim },
+                1 => Operator::Add { tokens, dim },
+                _ => Operator::Elementwise { tokens, dim },
+            },
+            Operator::Gate { tokens, dim, experts: rng.random_range(2..=16), chosen: 2 },
+            Operator::Experts {
+                queues: (0..rng.random_range(1..5)).map(|_| rng.random_range(0..=4)).collect(),
+                dim: wide,
+                hidden: rng.random_range(1..100),
+                tokens,
+            },
+        ];
+        for (kind, operator) in all.into_iter().enumerate() {
+            if covered[kind] >= 1000 {
+                continue;
             }
+            tried[kind] += 1;
+            let Some(cycles) = closed::operator(&arch, &operator) else { continue };
+            let step = Step { name: "x".into(), operator: operator.clone() };
+            let g = mapping::graph(&arch, &step).unwrap();
+            let fast = timestamp::run(&g).unwrap().cycles;
+            assert_eq!(fast, stepped::run(&g).unwrap().cycles, "{operator:?}");
+            assert_eq!(fast, cycles, "{operator:?} on {arch:?}");
+            covered[kind] += 1;
         }
+    }
+    for ((kind, covered), tried) in KINDS.iter().zip(covered).zip(tried) {
+        println!("{kind}: {covered} of {tried} have a closed form, all equal");
+    }
+}
+
+/// The operators of the preset itself, at full size.
+#[test]
+fn the_preset_is_covered() {
+    let arch = Arch::preset("edge-moe-zcu102").unwrap();
+    let workload = undertone_fpga_sim::workload::Workload::builtin("m3vit").unwrap();
+    let mut seen = Vec::new();
+    for step in &workload.steps[..26] {
+        if let Some(cycles) = closed::operator(&arch, &step.operator) {
+            let g = mapping::graph(&arch, step).unwrap();
+            assert_eq!(timestamp::run(&g).unwrap().cycles, cycles, "{}", step.name);
+            seen.push(step.name.as_str());
+        }
+    }
+    for name in ["0.norm1", "0.query", "0.scores", "0.mix", "0.add1", "1.gate", "1.experts"] {
+        assert!(seen.contains(&name), "{name} has no closed form; {seen:?} have");
     }
 }
 

@@ -103,8 +103,8 @@ fn products(name: &str, s: Scores) -> String {
     let rounds = tokens.div_ceil(lanes);
     let rest = (tokens + lanes - 1) % lanes;
     // The last key of the last round: a partial round, or a full one.
-    let (last_round, last_key) =
-        if rest == 0 { (rounds - 1, tokens - 1) } else { (rounds, rest - 1) };
+    let (last_base, last_key) =
+        if rest == 0 { ((rounds - 1) * lanes, tokens - 1) } else { (rounds * lanes, rest - 1) };
     let mut v = String::new();
     // Writing to a String cannot fail.
     let _ = writeln!(
@@ -114,10 +114,11 @@ fn products(name: &str, s: Scores) -> String {
   input [63:0] in0_data, input in0_empty, output in0_pop,
   input [63:0] in1_data, input in1_empty, output in1_pop,
   output [{}:0] out0_data, output out0_push, input out0_full);
-  reg [15:0] round, key, block;
+  // base: the first query of the round
+  reg [15:0] base, key, block;
   reg v1, v2, v3, v4, first1, first2, last1, last2;
   reg [63:0] k1;
-  wire loads = key < 16'd{lanes} && round * 16'd{lanes} + key < 16'd{tokens};
+  wire loads = key < 16'd{lanes} && base + key < 16'd{tokens};
   wire en = !(v4 && out0_full);
   wire go = en && !in1_empty && (!loads || !in0_empty);
   assign in0_pop = go && loads;
@@ -158,14 +159,14 @@ fn products(name: &str, s: Scores) -> String {
     let _ = writeln!(
         v,
         "  always @(posedge clk) begin
-    if (rst) begin v1 <= 0; v2 <= 0; v3 <= 0; v4 <= 0; round <= 0; key <= 0; block <= 0; end
+    if (rst) begin v1 <= 0; v2 <= 0; v3 <= 0; v4 <= 0; base <= 0; key <= 0; block <= 0; end
     else if (en) begin
       v1 <= go; k1 <= in1_data; first1 <= block == 0; last1 <= block == 16'd{last_block};
       if (go) begin
         block <= (block == 16'd{last_block}) ? 16'd0 : block + 16'd1;
         if (block == 16'd{last_block}) begin
-          if (round == 16'd{last_round} && key == 16'd{last_key}) begin key <= 0; round <= 0; end
-          else if (key == 16'd{last_token}) begin key <= 0; round <= round + 16'd1; end
+          if (base == 16'd{last_base} && key == 16'd{last_key}) begin key <= 0; base <= 0; end
+          else if (key == 16'd{last_token}) begin key <= 0; base <= base + 16'd{lanes}; end
           else key <= key + 16'd1;
         end
       end
@@ -189,8 +190,8 @@ fn statistics(name: &str, s: Scores, tail: Tail) -> String {
     let Scores { tokens, lanes, .. } = s;
     let rounds = tokens.div_ceil(lanes);
     let rest = (tokens + lanes - 1) % lanes;
-    let (last_round, last_key) =
-        if rest == 0 { (rounds - 1, tokens - 1) } else { (rounds, rest - 1) };
+    let (last_base, last_key) =
+        if rest == 0 { ((rounds - 1) * lanes, tokens - 1) } else { (rounds * lanes, rest - 1) };
     // The datapath is the single-row unit's; only its head (where elements come from), its two
     // states and its outputs differ.
     let unit = shift_sum().verilog;
@@ -223,7 +224,7 @@ fn statistics(name: &str, s: Scores, tail: Tail) -> String {
   input [{top}:0] in0_data, input in0_empty, output in0_pop,
   {ports});
 {tables}
-  reg [15:0] round, key, lane;
+  reg [15:0] base, key, lane;
   reg [{top}:0] held;
   reg v1, v2, v3, v4, v5, v6, l1, l2, l3, l4, l5, l6, n1, n2, n3, n4, n5;
   reg [15:0] j1, j2, j3, j4, j5;
@@ -238,15 +239,15 @@ fn statistics(name: &str, s: Scores, tail: Tail) -> String {
   // A row begins with the key of its lane's number and ends one key earlier in the next round.
   wire begins = key == lane;
   wire [15:0] end_key = (lane == 0) ? 16'd{last_token} : lane - 16'd1;
-  wire [15:0] query = (key >= lane) ? round * 16'd{lanes} + lane : round * 16'd{lanes} - 16'd{lanes} + lane;
-  wire ends = key == end_key && (key >= lane || round != 0) && query < 16'd{tokens};
+  wire [15:0] query = (key >= lane) ? base + lane : base - 16'd{lanes} + lane;
+  wire ends = key == end_key && (key >= lane || base != 0) && query < 16'd{tokens};
   reg signed [31:0] x1, x2, y1, y2, y3, y4, y5, y6;
   reg signed [21:0] c1;
   reg signed [21:0] m [0:{last_lane}];
   reg signed [21:0] m2, m3, m4, m5, m6;
-  wire signed [21:0] base = n1 ? -22'sd2097152 : m[j1];
-  wire signed [21:0] raised = (c1 > base) ? c1 : base;
-  wire [22:0] by = raised - base;
+  wire signed [21:0] known = n1 ? -22'sd2097152 : m[j1];
+  wire signed [21:0] raised = (c1 > known) ? c1 : known;
+  wire [22:0] by = raised - known;
   reg [5:0] b2, b3, b4, b5;
   wire signed [33:0] d = $signed({{m2, 10'b0}}) - x2;
   wire [15:0] d16 = (d > 34'sd65535) ? 16'hffff : d[15:0];
@@ -263,15 +264,15 @@ fn statistics(name: &str, s: Scores, tail: Tail) -> String {
   wire [39:0] prior = n5 ? 40'd0 : s[j5];
   wire [39:0] after = (prior >> b5) + e5;
   always @(posedge clk) begin
-    if (rst) begin v1 <= 0; v2 <= 0; v3 <= 0; v4 <= 0; v5 <= 0; v6 <= 0; round <= 0; key <= 0; lane <= 0; end
+    if (rst) begin v1 <= 0; v2 <= 0; v3 <= 0; v4 <= 0; v5 <= 0; v6 <= 0; base <= 0; key <= 0; lane <= 0; end
     else if (en) begin
       v1 <= go; l1 <= ends; n1 <= begins; j1 <= lane; x1 <= xc; y1 <= x; c1 <= up[31:10];
       if (go) begin
         if (needs) held <= in0_data;
         lane <= (lane == 16'd{last_lane}) ? 16'd0 : lane + 16'd1;
         if (lane == 16'd{last_lane}) begin
-          if (round == 16'd{last_round} && key == 16'd{last_key}) begin key <= 0; round <= 0; end
-          else if (key == 16'd{last_token}) begin key <= 0; round <= round + 16'd1; end
+          if (base == 16'd{last_base} && key == 16'd{last_key}) begin key <= 0; base <= 0; end
+          else if (key == 16'd{last_token}) begin key <= 0; base <= base + 16'd{lanes}; end
           else key <= key + 16'd1;
         end
       end
