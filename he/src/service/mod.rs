@@ -23,12 +23,14 @@
            use undertone_he::ckks::{EvaluationKeys, Evaluator};\n```"
 )]
 
+mod classifier;
 mod client;
 mod frame;
 mod head;
 mod server;
 mod store;
 
+pub use classifier::ClassifierJob;
 pub use client::Client;
 pub use frame::{FRAME_HEADER_BYTES, FRAME_MAGIC, FrameKind, PROTOCOL_VERSION, parse_header};
 pub use head::HeadJob;
