@@ -52,7 +52,7 @@ enum Command {
     /// Measure the range of every site on training data and store it in the model's config.json.
     Calibrate(calibrate::Options),
     /// Infer between two processes: a client with the input, a server with the weights.
-    Party(party::Options),
+    Party(Box<party::Options>),
     /// Make a model folder with random weights, for costs: a published shape, any kind a head.
     Shape(shape::Options),
     /// Write a crate that runs a model on a microcontroller, with golden results.

@@ -51,6 +51,7 @@ struct Speeds {
     hash_seconds: f64,
     product_seconds: f64,
     word_seconds: f64,
+    exchange_seconds: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -74,7 +75,7 @@ struct Phase {
     preprocessing_bytes: Sides,
     work: Units,
     compute_seconds: f64,
-    /// depth · one-way delay + bytes / bandwidth + compute, for each network.
+    /// depth · (one-way delay + exchange) + bytes / bandwidth + compute, for each network.
     latency_seconds: Vec<f64>,
 }
 
@@ -94,7 +95,7 @@ struct Maker {
 impl Maker {
     fn phase(&self, name: &str, cost: &Cost, work: &Work) -> Phase {
         let compute = self.rates.seconds(work);
-        let of = |n: &Network| cost.seconds(n.delay.as_secs_f64(), n.bandwidth, compute);
+        let of = |n: &Network| self.rates.latency(cost, work, n);
         Phase {
             phase: name.to_owned(),
             exchanges: cost.exchanges,
@@ -156,6 +157,7 @@ pub(crate) fn run(
             hash_seconds: maker.rates.hash,
             product_seconds: maker.rates.product,
             word_seconds: maker.rates.word,
+            exchange_seconds: maker.rates.exchange,
         },
         phases: planned.works().map(|(name, cost, work)| maker.phase(name, cost, work)).collect(),
         setup: maker.phase("set-up: weights", &setup.0, &setup.1),
@@ -171,8 +173,11 @@ pub(crate) fn run(
 
 fn print(common: &Common, maker: &Maker, plan: &Plan) {
     println!(
-        "two parties, {} input(s) of {} tokens; compute is estimated for this machine",
-        plan.inputs, plan.tokens
+        "two parties, {} input(s) of {} tokens; estimated for this machine: compute, and {:.2} ms \
+         an exchange",
+        plan.inputs,
+        plan.tokens,
+        1e3 * plan.rates.exchange_seconds
     );
     let names: Vec<String> = maker.networks.iter().map(|(name, _)| format!("{name} s")).collect();
     let mut header = vec![

@@ -93,7 +93,7 @@ fn attention(kind: Kind) -> Workload {
 /// One layer of MPCViT's CIFAR shape, 65 tokens × 256, weights already open.
 fn block(kind: &str) -> Outcome<Workload> {
     let eps = if kind == "relu_softmax" { r#", "eps": 1e-3"# } else { "" };
-    let heads = [format!(r#"{{"kind": "{kind}"{eps}}}"#); 4].join(", ");
+    let heads = vec![format!(r#"{{"kind": "{kind}"{eps}}}"#); 4].join(", ");
     let json = format!(
         r#"{{"model_type": "vit", "image_size": 32, "patch_size": 4, "num_channels": 3,
         "hidden_size": 256, "num_hidden_layers": 1, "num_attention_heads": 4,

@@ -105,8 +105,10 @@ def configuration(protocol, profile):
 
 
 def party(rank, protocol, only, ports, log, runs, shares):
-    """One SPU party. Marks each workload on standard error, where SPU writes its profile."""
-    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    """One SPU party. Marks each workload in the log, to which SPU writes its profile."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
     import spu
     import spu.libspu as libspu
     from spu.utils import frontend

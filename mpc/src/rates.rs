@@ -1,9 +1,11 @@
-use crate::cost::Work;
+use crate::channel::tls::{Authority, Listener, Role, connect};
+use crate::channel::{Limits, Link as _, Network};
+use crate::cost::{Cost, Work};
 use crate::dcf::ComparisonKeys;
 use crate::protocol::fit;
 use crate::ring::Product;
-use crate::{Format, Result, run_locally};
-use std::time::Instant;
+use crate::{Error, Format, Result, run_locally};
+use std::time::{Duration, Instant};
 use undertone_core::{Form, Function, Shape};
 
 /// How fast a machine does the local work of a party, in seconds a unit.
@@ -18,6 +20,9 @@ pub struct Rates {
     pub product: f64,
     /// A word of masks or relations, all that is done with it included.
     pub word: f64,
+    /// What an exchange takes beyond the network: two processes that wake each other, TLS between
+    /// them.
+    pub exchange: f64,
 }
 
 /// The least of a few runs: what the machine can do when nothing interferes.
@@ -28,6 +33,36 @@ fn least<T>(times: usize, mut f: impl FnMut() -> T) -> f64 {
         start.elapsed().as_secs_f64()
     };
     (0..times).map(|_| once(&mut f)).fold(f64::INFINITY, f64::min)
+}
+
+/// The mean excess of exchanges over the delay that they are held back for, between two threads
+/// over mutual TLS.
+fn exchange() -> Result<f64> {
+    const ROUNDS: u32 = 40;
+    const BYTES: usize = 1 << 14;
+    let network = Network { delay: Duration::from_millis(4), bandwidth: 1e12 };
+    let authority = Authority::new()?;
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener = Listener::bind(any, &authority.issue(Role::Server)?, Limits::default())?;
+    let address = listener.address()?;
+    let serving = std::thread::spawn(move || {
+        let link = listener.accept()?;
+        link.emulate(network);
+        for _ in 0..=ROUNDS {
+            link.exchange(1, vec![0; BYTES], BYTES)?;
+        }
+        Ok::<(), Error>(())
+    });
+    let link = connect(address, Role::Server, &authority.issue(Role::Client)?, Limits::default())?;
+    link.emulate(network);
+    link.exchange(1, vec![0; BYTES], BYTES)?;
+    let start = Instant::now();
+    for _ in 0..ROUNDS {
+        link.exchange(1, vec![0; BYTES], BYTES)?;
+    }
+    let each = start.elapsed().as_secs_f64() / f64::from(ROUNDS);
+    serving.join().unwrap_or(Err(Error::Closed { operation: "measuring" }))?;
+    Ok((each - network.delay.as_secs_f64()).max(0.0))
 }
 
 impl Rates {
@@ -75,7 +110,15 @@ impl Rates {
         let seconds = seconds.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         let rest = (seconds - hash * work.hashes as f64).max(0.0);
         let word = rest / work.words.max(1) as f64;
-        Ok(Self { hash, product, word })
+        Ok(Self { hash, product, word, exchange: exchange()? })
+    }
+
+    /// Predicted seconds on a network: depth × (one-way delay + what an exchange takes) + bytes /
+    /// bandwidth + compute.
+    #[must_use]
+    pub fn latency(&self, cost: &Cost, work: &Work, network: &Network) -> f64 {
+        let delay = network.delay.as_secs_f64() + self.exchange;
+        cost.seconds(delay, network.bandwidth, self.seconds(work))
     }
 
     /// Seconds that one party computes.

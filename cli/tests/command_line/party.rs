@@ -262,7 +262,7 @@ fn what_does_not_go_together_is_refused() {
         "--sessions",
         "2",
     ]);
-    let to = ["--server", &server.address, BOOT];
+    let to = ["--server", &server.address, "--timeout", "3", BOOT];
     refused(
         &[&["party", "--role", "client", "--dir", &strange("client")][..], &to].concat(),
         &["TLS"],
@@ -293,8 +293,8 @@ fn shapes_with_random_weights_are_planned() {
     .unwrap();
     let online = &plan["online"];
     assert!(online["sent_bytes"]["client"].as_u64().unwrap() < 14_000_000, "{online}");
-    let compute = online["compute_seconds"].as_f64().unwrap();
-    assert!(online["latency_seconds"][0].as_f64().unwrap() - compute < 7.0, "{online}");
+    // Depth times one-way delay, and bytes: 12 s are wanted, compute included.
+    assert!(online["depth"].as_u64().unwrap() <= 300, "{online}");
     let heads = plan["phases"].as_array().unwrap().iter();
     let heads = heads.filter(|p| p["phase"].as_str().unwrap().contains("2 × relu_softmax"));
     assert_eq!(heads.count(), 7);
