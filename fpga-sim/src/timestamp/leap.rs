@@ -10,13 +10,51 @@ use std::collections::VecDeque;
 /// A picture of the network relative to one moment.
 #[derive(Debug, Clone, Default)]
 struct Snapshot {
-    /// Everything that decides the future, relative to `base`, but for the windows.
+    /// Everything that decides the future, relative to `base`, but for the windows: stage by
+    /// stage, then FIFO by FIFO.
     shape: Vec<u64>,
+    /// Where each part of the shape ends.
+    ends: Vec<usize>,
+    /// Of each part: what changes whenever anything happens in it.
+    trace: Vec<[u64; 4]>,
     base: u64,
     /// By stage: iterations, frozen cycles.
     marks: Vec<[u64; 2]>,
     /// Positions of all windows.
     windows: Vec<u64>,
+}
+
+impl Snapshot {
+    fn clear(&mut self) {
+        self.shape.clear();
+        self.ends.clear();
+        self.trace.clear();
+        self.marks.clear();
+        self.windows.clear();
+    }
+
+    /// Ends a part.
+    fn part(&mut self, trace: [u64; 4]) {
+        self.ends.push(self.shape.len());
+        self.trace.push(trace);
+    }
+
+    /// Whether nothing happened in a part since `old`: a stage that waits for a FIFO in which
+    /// nothing happened either. Whatever its clock says, it stays so as long as the rest repeats.
+    fn rests(&self, old: &Self, part: usize) -> bool {
+        old.trace[part] == self.trace[part]
+    }
+
+    /// Whether everything that moved since `old` stands as it stood.
+    fn equals(&self, old: &Self) -> bool {
+        let slice = |x: &Self, part: usize| {
+            let from = part.checked_sub(1).map_or(0, |before| x.ends[before]);
+            from..x.ends[part]
+        };
+        (0..self.ends.len()).all(|part| {
+            self.rests(old, part) || self.shape[slice(self, part)] == old.shape[slice(old, part)]
+        })
+    }
 }
 
 /// Pictures that are kept: periods of up to this many rounds are found at once.
@@ -113,9 +151,9 @@ impl Leaper {
             } else {
                 Snapshot::default()
             };
-            machine.picture(&mut now);
+            machine.picture(self.lead, &mut now);
             let same = |old: &&Snapshot| {
-                old.shape == now.shape && old.base < now.base && machine.repeats(old, &now)
+                old.base < now.base && now.equals(old) && machine.repeats(old, &now)
             };
             match rhythm.kept.iter().rev().find(same) {
                 Some(old) => {
@@ -138,37 +176,28 @@ impl Leaper {
 }
 
 impl Machine<'_> {
-    fn picture(&self, into: &mut Snapshot) {
-        into.shape.clear();
-        into.marks.clear();
-        into.windows.clear();
-        let shape = &mut into.shape;
-        for state in &self.states {
+    fn picture(&self, lead: usize, into: &mut Snapshot) {
+        into.clear();
+        // The lead's clock is the moment; once it is done, the first live one's.
+        let base = core::iter::once(&self.states[lead])
+            .chain(&self.states)
+            .find(|s| !s.walker.done)
+            .map_or(0, |s| s.next_local + s.frozen_issue);
+        into.base = base;
+        for (s, state) in self.states.iter().enumerate() {
             let w = &state.walker;
+            let now = state.next_local + state.frozen_issue;
+            let shape = &mut into.shape;
             shape.extend([w.phase as u64, u64::from(w.done)]);
             for (_, c) in w.inputs.iter().chain(&w.outputs) {
                 shape.push(u64::from(c.left == 0));
                 into.windows.push(c.pos);
             }
-        }
-        // A stage that is done has a frozen clock; the moment is the first live one's.
-        let base = self
-            .states
-            .iter()
-            .find(|s| !s.walker.done)
-            .map_or(0, |s| s.next_local + s.frozen_issue);
-        into.base = base;
-        for (s, state) in self.states.iter().enumerate() {
-            let now = state.next_local + state.frozen_issue;
-            shape.push(u64::from(self.awake[s]));
-            if !state.walker.done {
+            if !w.done {
                 let idle = self.idle_until(s).is_some();
-                shape.extend([
-                    if idle { u64::MAX } else { now.wrapping_sub(base) },
-                    state.walker.gap,
-                ]);
+                shape.extend([if idle { u64::MAX } else { now.wrapping_sub(base) }, w.gap]);
             }
-            shape.push(state.flights.len() as u64);
+            shape.extend([u64::from(self.awake[s]), state.flights.len() as u64]);
             for (due, mask) in &state.flights {
                 shape.extend([(due + state.frozen_push).wrapping_sub(base), u64::from(*mask)]);
             }
@@ -179,34 +208,40 @@ impl Machine<'_> {
                     total - state.frozen_issue,
                 ]);
             }
-            if let Some(m) = &state.memory {
-                shape.extend([
-                    m.bursts.beat % m.bursts.size,
-                    m.done.len() as u64,
-                    u64::from(m.ready.is_some()),
-                ]);
-                shape.push(m.ready.map_or(0, |r| r.max(now).wrapping_sub(base)));
-                let read = self.graph.stages[s].access.filter(|a| a.direction == Direction::Read);
-                if let Some(access) = read.filter(|_| !state.walker.done) {
+            let mut ready = 0;
+            if let (Some(m), Some(access)) = (&state.memory, &self.graph.stages[s].access) {
+                ready = m.ready.map_or(0, |r| r + 1);
+                shape.extend([m.bursts.beat % m.bursts.size, m.done.len() as u64]);
+                shape.push(m.ready.map_or(0, |r| r.max(now).wrapping_sub(base).wrapping_add(1)));
+                let port = &self.graph.ports[access.port.0];
+                let reads = access.direction == Direction::Read;
+                let ahead = if reads { port.read_overhead } else { 0 };
+                if reads && !w.done {
                     // Requests that ran so far ahead that their data is there delay nothing, nor
                     // will later ones: they follow at one a cycle, and bursts take no less.
-                    let there = m.next_request + self.graph.ports[access.port.0].read_overhead;
-                    shape.push(there.max(now).wrapping_sub(base));
+                    shape.push((m.next_request + ahead).max(now).wrapping_sub(base));
                 }
-                for d in &m.done {
-                    shape.push(d.wrapping_sub(base));
-                }
+                // Nor does a burst that was finished so long ago.
+                shape.extend(m.done.iter().map(|d| (d + 1 + ahead).max(now).wrapping_sub(base)));
             }
             into.marks.push([state.count.iterations, state.frozen_issue]);
+            // A stage that is awake has yet to look: it counts as moving.
+            let stamp = if self.awake[s] { u64::MAX - base } else { ready };
+            let flights = (state.flights.len() as u64) << 32 | state.freezes.len() as u64;
+            into.part([state.count.iterations, state.frozen_push, flights, stamp]);
         }
         for (queue, (from, to)) in self.queues.iter().zip(&self.ends) {
             let (writer, reader) = (self.past(*from), self.past(*to));
             let relative = |t: &u64, past: u64| {
                 if *t <= past { 0 } else { t.wrapping_sub(base).wrapping_add(1) }
             };
-            shape.push(queue.tokens.len() as u64);
-            shape.extend(queue.tokens.iter().map(|t| relative(t, reader)));
-            shape.extend(queue.slots.iter().map(|t| relative(t, writer)));
+            into.shape.push(queue.tokens.len() as u64);
+            into.shape.extend(queue.tokens.iter().map(|t| relative(t, reader)));
+            into.shape.extend(queue.slots.iter().map(|t| relative(t, writer)));
+            // Times in a FIFO only grow: the last push or pop shows.
+            let last = |times: &VecDeque<u64>| times.back().map_or(0, |t| t + 1);
+            let tokens = queue.tokens.len() as u64;
+            into.part([last(&queue.tokens), last(&queue.slots), tokens, 0]);
         }
     }
 
@@ -340,7 +375,11 @@ impl Machine<'_> {
                 }
             }
         }
-        for (queue, (from, to)) in self.queues.iter_mut().zip(&self.ends) {
+        let stages = self.states.len();
+        for (f, (queue, (from, to))) in self.queues.iter_mut().zip(&self.ends).enumerate() {
+            if new.rests(old, stages + f) {
+                continue;
+            }
             let (writer, reader) = (past(*from), past(*to));
             for t in queue.tokens.iter_mut().filter(|t| **t > reader) {
                 *t += shift;
