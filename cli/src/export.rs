@@ -103,8 +103,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
         .with_context(|| {
             format!("{}: no checkout of undertone; name one with --checkout", checkout.display())
         })?;
-    let examples =
-        Examples::test(&model, &options.models, options.data.as_deref(), options.limit)?;
+    let examples = Examples::test(&model, &options.models, options.data.as_deref(), options.limit)?;
     let examples: Vec<Example> = (0..examples.len())
         .map(|i| Example {
             name: examples.names[i].clone(),

@@ -5,6 +5,7 @@ use clap::Args;
 use serde::Serialize;
 use undertone_core::{Counts, Full, Mask, Op};
 use undertone_model::Model;
+use undertone_model::export;
 use undertone_model::fixed;
 use undertone_model::float::{Float, Fused};
 use undertone_model::trace;
@@ -20,6 +21,9 @@ pub(crate) struct Options {
     /// Only this world.
     #[arg(long)]
     world: Option<WorldName>,
+    /// Also estimate instructions, cycles and energy on this core; cortex-m4 is priced.
+    #[arg(long, value_name = "CORE", value_parser = ["cortex-m4"])]
+    target: Option<String>,
     /// Number of tokens, for models that read text. By default the longest sequence of the
     /// model's task, or its positions.
     #[arg(long, value_name = "N")]
@@ -37,6 +41,23 @@ struct Plan {
     graph_depth: u32,
     graph_nodes: usize,
     worlds: Vec<WorldPlan>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<TargetPlan>,
+}
+
+/// The fixed-point world on a core: estimates, and the count where there is one.
+#[derive(Debug, Serialize)]
+struct TargetPlan {
+    core: String,
+    estimated_instructions: u64,
+    estimated_cycles: u64,
+    estimated_energy_pj: u64,
+    /// Counted under emulation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counted_instructions: Option<u64>,
+    /// Estimated over counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ratio: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -84,6 +105,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
             }
         });
     }
+    let target = match &options.target {
+        Some(core) => Some(target_plan(options, core, &fixed::plan(&model, shape)?.counts)),
+        None => None,
+    };
     let plan = Plan {
         version: 1,
         parameters,
@@ -91,6 +116,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
         graph_depth: graph.iter().map(|n| n.depth).max().unwrap_or(0),
         graph_nodes: graph.len(),
         worlds,
+        target,
     };
     if options.common.json {
         json(&plan)?;
@@ -98,6 +124,21 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
         print(options, &plan);
     }
     Ok(Outcome::Good)
+}
+
+fn target_plan(options: &Options, core: &str, counts: &Counts) -> TargetPlan {
+    let estimate = export::estimate(counts);
+    // Counts are of usual inputs.
+    let name = options.folder.model.file_name().unwrap_or_default().to_string_lossy();
+    let counted = if options.tokens.is_none() { export::counted(&name) } else { None };
+    TargetPlan {
+        core: core.to_owned(),
+        estimated_instructions: estimate.instructions,
+        estimated_cycles: estimate.cycles,
+        estimated_energy_pj: estimate.energy_pj,
+        counted_instructions: counted,
+        ratio: counted.map(|n| estimate.instructions as f64 / n as f64),
+    }
 }
 
 fn float_counts(model: &Model, shape: undertone_core::Shape) -> anyhow::Result<Counts> {
@@ -156,4 +197,21 @@ fn print(options: &Options, plan: &Plan) {
         row
     });
     println!("{}", table(&options.common, &header, 1, rows.collect()));
+    if let Some(t) = &plan.target {
+        println!(
+            "\n{}, estimated: {} instructions, {} cycles, {:.0} µJ of the core at {} pJ a cycle",
+            t.core,
+            count(t.estimated_instructions),
+            count(t.estimated_cycles),
+            t.estimated_energy_pj as f64 / 1e6,
+            export::PICOJOULES_A_CYCLE
+        );
+        if let (Some(counted), Some(ratio)) = (t.counted_instructions, t.ratio) {
+            println!(
+                "{}, counted under emulation: {} instructions; the estimate is {ratio:.2} of that",
+                t.core,
+                count(counted)
+            );
+        }
+    }
 }
