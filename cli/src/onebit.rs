@@ -125,7 +125,15 @@ impl OneBit {
             worlds.push(plan);
         }
         let parameters = self.packed.size().0;
-        Ok(Plan { version: 1, parameters, tokens, graph_depth: None, graph_nodes: None, worlds })
+        Ok(Plan {
+            version: 1,
+            parameters,
+            tokens,
+            graph_depth: None,
+            graph_nodes: None,
+            worlds,
+            target: None,
+        })
     }
 }
 

@@ -6,6 +6,7 @@ use serde::Serialize;
 use undertone_binary::energy::Prices;
 use undertone_core::{Counts, Full, Mask, Op};
 use undertone_model::Model;
+use undertone_model::export;
 use undertone_model::fixed;
 use undertone_model::float::{Float, Fused};
 use undertone_model::trace;
@@ -22,6 +23,9 @@ pub(crate) struct Options {
     /// Only this world; `mpc` is planned for two parties, and only when named.
     #[arg(long)]
     world: Option<Place>,
+    /// Also estimate instructions, cycles and energy on this core; cortex-m4 is priced.
+    #[arg(long, value_name = "CORE", value_parser = ["cortex-m4"])]
+    target: Option<String>,
     /// Number of tokens, for models that read text. By default the longest sequence of the
     /// model's task, or its positions.
     #[arg(long, value_name = "N")]
@@ -59,6 +63,21 @@ impl Place {
     }
 }
 
+/// The fixed-point world on a core: estimates, and the count where there is one.
+#[derive(Debug, Serialize)]
+pub(crate) struct TargetPlan {
+    core: String,
+    estimated_instructions: u64,
+    estimated_cycles: u64,
+    estimated_energy_pj: u64,
+    /// Counted under emulation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counted_instructions: Option<u64>,
+    /// Estimated over counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ratio: Option<f64>,
+}
+
 #[derive(Debug, Serialize)]
 pub(crate) struct Plan {
     pub(crate) version: u32,
@@ -70,6 +89,8 @@ pub(crate) struct Plan {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) graph_nodes: Option<usize>,
     pub(crate) worlds: Vec<WorldPlan>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) target: Option<TargetPlan>,
 }
 
 #[derive(Debug, Serialize)]
@@ -110,6 +131,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     let only = options.world.and_then(Place::local);
     let prices = options.energy.load()?;
     if let Some(model) = OneBit::load(&options.folder.model)? {
+        if options.target.is_some() {
+            bail!("--target is for the fixed-point world, which has no one-bit attention");
+        }
         let plan = model.plan(options.tokens, only, &prices)?;
         return show(options, &plan, &prices);
     }
@@ -144,6 +168,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
             WorldName::Binary => continue,
         });
     }
+    let target = match &options.target {
+        Some(core) => Some(target_plan(options, core, &fixed::plan(&model, shape)?.counts)),
+        None => None,
+    };
     let plan = Plan {
         version: 1,
         parameters,
@@ -151,6 +179,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
         graph_depth: Some(graph.iter().map(|n| n.depth).max().unwrap_or(0)),
         graph_nodes: Some(graph.len()),
         worlds,
+        target,
     };
     show(options, &plan, &prices)
 }
@@ -162,6 +191,21 @@ fn show(options: &Options, plan: &Plan, prices: &Prices) -> anyhow::Result<Outco
         print(options, plan, prices);
     }
     Ok(Outcome::Good)
+}
+
+fn target_plan(options: &Options, core: &str, counts: &Counts) -> TargetPlan {
+    let estimate = export::estimate(counts);
+    // Counts are of usual inputs.
+    let name = options.folder.model.file_name().unwrap_or_default().to_string_lossy();
+    let counted = if options.tokens.is_none() { export::counted(&name) } else { None };
+    TargetPlan {
+        core: core.to_owned(),
+        estimated_instructions: estimate.instructions,
+        estimated_cycles: estimate.cycles,
+        estimated_energy_pj: estimate.energy_pj,
+        counted_instructions: counted,
+        ratio: counted.map(|n| estimate.instructions as f64 / n as f64),
+    }
 }
 
 fn float_counts(model: &Model, shape: undertone_core::Shape) -> anyhow::Result<Counts> {
@@ -228,6 +272,23 @@ fn print(options: &Options, plan: &Plan, prices: &Prices) {
             println!(
                 "{}: {without} without the squarings of distances, as EcoFormer counts",
                 w.world
+            );
+        }
+    }
+    if let Some(t) = &plan.target {
+        println!(
+            "\n{}, estimated: {} instructions, {} cycles, {:.0} µJ of the core at {} pJ a cycle",
+            t.core,
+            count(t.estimated_instructions),
+            count(t.estimated_cycles),
+            t.estimated_energy_pj as f64 / 1e6,
+            export::PICOJOULES_A_CYCLE
+        );
+        if let (Some(counted), Some(ratio)) = (t.counted_instructions, t.ratio) {
+            println!(
+                "{}, counted under emulation: {} instructions; the estimate is {ratio:.2} of that",
+                t.core,
+                count(counted)
             );
         }
     }

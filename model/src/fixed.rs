@@ -172,8 +172,7 @@ impl<'a> FixedModel<'a> {
         w.clear();
         let on = self.model.calibration.bound(Site::outside(Role::Input));
         let input = w.secret(self.shape, values, on)?;
-        let output =
-            self.encoder.run::<Online>(w, input, &Mask::NONE, &self.model.calibration)?;
+        let output = self.encoder.run::<Online>(w, input, &Mask::NONE, &self.model.calibration)?;
         let frac = output.frac();
         let output = w.reveal(&output)?;
         Ok(FixedRun { output, frac, counts: *w.counts(), saturated: w.saturated() })

@@ -397,7 +397,7 @@ mod tests {
             norm1: norm(w),
             norm2: norm(w),
             activation: Activation::Map(Function::Gelu),
-            groups: heapless::Vec::from_slice(groups).unwrap(),
+            groups: crate::encoder::Groups::new(groups).unwrap(),
             position: NormPosition::Pre,
         }
     }

@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+use undertone_core::World as _;
 use undertone_core::fixed::Online;
 use undertone_core::trace::{Node, Operators, Step};
 use undertone_core::{Bound, Counts, Domains as _, Fault, Full, Mask, Menu, Role, Shape, Site};
-use undertone_core::World as _;
 use undertone_model::Model;
 use undertone_model::fixed::{self, heap};
 use undertone_model::float::{Absent, Float, Fused};

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_inputs;
+mod exports;
 mod one_bit;
 mod outputs;
 mod party;

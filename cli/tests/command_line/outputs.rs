@@ -17,6 +17,7 @@ fn help() {
         "plan",
         "infer",
         "calibrate",
+        "export",
         "party",
         "shape",
         "fit-hash",
@@ -41,6 +42,22 @@ fn plan() {
         parse(&success(&["plan", "--model", "models/vit-fmnist", "--world", "fixed", "--json"]));
     let all = parse(&json);
     assert_eq!(one["worlds"].as_array().unwrap()[..], all["worlds"].as_array().unwrap()[1..]);
+}
+
+#[test]
+fn plan_of_a_target() {
+    let call = ["plan", "--model", "models/vit-fmnist", "--target", "cortex-m4"];
+    let json = parse(&success(&[&call[..], &["--json"]].concat()));
+    let of = |key: &str| json["target"][key].as_f64().unwrap();
+    assert!(of("estimated_cycles") > of("estimated_instructions"));
+    let ratio = of("estimated_instructions") / of("counted_instructions");
+    assert!((ratio - of("ratio")).abs() < 1e-12 && (0.75..1.25).contains(&ratio), "{ratio}");
+    let text = success(&call);
+    assert!(text.contains("estimated:") && text.contains("counted under emulation"), "{text}");
+    assert_eq!(
+        undertone(&["plan", "--model", "models/vit-fmnist", "--target", "z80"]).code,
+        Some(2)
+    );
 }
 
 /// Fewer tokens cost less.

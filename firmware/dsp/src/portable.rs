@@ -159,12 +159,14 @@ mod tests {
                 for keys in 0..5 {
                     let mut v = [0i16; 64];
                     v.iter_mut().for_each(|x| *x = draw(&mut state));
-                    let weights: [i32; 5] = core::array::from_fn(|_| i32::from(draw(&mut state)) << 9);
+                    let weights: [i32; 5] =
+                        core::array::from_fn(|_| i32::from(draw(&mut state)) << 9);
                     let v = &v[..if keys == 0 { 0 } else { (keys - 1) * stride + cols }];
                     let mut acc = [5i64; 10];
                     weigh(&mut acc[..cols], &weights[..keys], v, stride);
                     for (c, &got) in acc[..cols].iter().enumerate() {
-                        let terms = (0..keys).map(|k| i64::from(weights[k]) * i64::from(v[k * stride + c]));
+                        let terms =
+                            (0..keys).map(|k| i64::from(weights[k]) * i64::from(v[k * stride + c]));
                         assert_eq!(got, 5 + terms.sum::<i64>());
                     }
                 }

@@ -14,12 +14,14 @@ use crate::config::{Input, VitInput};
 use crate::fixed::{self, FixedModel, Plan, to_fixed};
 use crate::image::normalised;
 
+mod estimate;
 mod source;
 mod target;
 #[cfg(test)]
 mod tests;
 mod weights;
 
+pub use estimate::{Estimate, PICOJOULES_A_CYCLE, counted, estimate};
 pub use target::{Region, TARGETS, Target};
 
 /// The world whose operands are exported.
@@ -111,9 +113,7 @@ pub enum ExportError {
         available: usize,
     },
     /// A name that is no crate's.
-    #[error(
-        "`{0}` cannot name a crate: start with a letter and use letters, digits, - and _ only"
-    )]
+    #[error("`{0}` cannot name a crate: start with a letter and use letters, digits, - and _ only")]
     Name(String),
     /// An example that is not an input of the model.
     #[error("example `{name}` has {got} {what}, the model reads {expected}")]

@@ -308,8 +308,14 @@ const fn range(lo: Num, hi: Num) -> Range {
 
 "#,
     );
-    out = out.replace("use undertone_core::attention::{Kind, Variant};\n", "#[allow(unused_imports)]\nuse undertone_core::attention::{Kind, Variant};\n");
-    out = out.replace("use undertone_core::{Function, Num", "#[allow(unused_imports)]\nuse undertone_core::{Function, Num");
+    out = out.replace(
+        "use undertone_core::attention::{Kind, Variant};\n",
+        "#[allow(unused_imports)]\nuse undertone_core::attention::{Kind, Variant};\n",
+    );
+    out = out.replace(
+        "use undertone_core::{Function, Num",
+        "#[allow(unused_imports)]\nuse undertone_core::{Function, Num",
+    );
     for array in &p.weights.arrays {
         let n = array.values.len();
         _ = writeln!(out, "static {}: Words<{n}> = words({});", array.name, array.at);

@@ -67,11 +67,23 @@ fn a_model_that_does_not_fit_is_refused_with_what_it_needs() {
     assert!(figures(&model, &flash.with_memory(None, Some(64 << 10)), 0).is_ok());
 }
 
+/// Prices come from kernels; the whole model checks them.
+#[test]
+fn the_estimate_is_near_the_count() {
+    let model = shipped("vit-fmnist");
+    let plan = fixed::plan(&model, model.input_shape(1, model.task_tokens())).unwrap();
+    let (estimate, counted) = (estimate(&plan.counts), counted("vit-fmnist").unwrap());
+    let ratio = estimate.instructions as f64 / counted as f64;
+    assert!((0.75..1.25).contains(&ratio), "{estimate:?} against {counted}");
+    assert!(estimate.cycles > estimate.instructions);
+    assert_eq!(super::counted("an386"), None);
+}
+
 #[test]
 fn names_and_examples_are_checked() {
     let model = shipped("vit-fmnist-he1");
     let target = Target::named("riscv32").unwrap();
-    let mut examples = [example(&model, 1)];
+    let examples = [example(&model, 1)];
     let request = |name, examples| Request {
         model: &model,
         name,
@@ -82,8 +94,9 @@ fn names_and_examples_are_checked() {
     for name in ["", "4you", "a b", "a\"\n[dependencies]"] {
         assert!(matches!(export(&request(name, &examples)), Err(ExportError::Name(_))), "{name}");
     }
-    examples[0].pixels.pop();
-    let error = export(&request("a", &examples)).unwrap_err().to_string();
+    let mut short = examples.clone();
+    short[0].pixels.pop();
+    let error = export(&request("a", &short)).unwrap_err().to_string();
     assert!(error.contains("783 pixels") && error.contains("784"), "{error}");
 }
 

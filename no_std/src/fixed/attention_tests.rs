@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 extern crate std;
 use super::*;
+use crate::fixed::linear::dot;
 use crate::fixed::math::LOG2_E_Q62;
 use crate::fixed::testing::Gauss;
 use proptest::prelude::*;
@@ -351,7 +352,7 @@ proptest! {
         let mut row = RowSum::<F>::EMPTY;
         let mut acc = [0i64; 3];
         for j in 0..m {
-            let s = head.score(&c.q, j, &mut 0);
+            let s = head.score(dot(&c.q, head.k.row(j)), &mut 0);
             let by = row.raise(row.max_with(s));
             let w = i64::from(row.weight(s));
             row.sum += w as u64;

@@ -31,6 +31,9 @@ pub struct Dims {
 
 /// An element of the right operand: `i16`, or `i8` for weights.
 pub trait Operand: Copy + sealed::Sealed {
+    /// Whether several rows together are cheaper than each by itself.
+    const BLOCKS: bool = false;
+
     /// Its value.
     fn widen(self) -> i16;
 
@@ -70,6 +73,8 @@ impl Operand for i8 {
 }
 
 impl Operand for i16 {
+    const BLOCKS: bool = undertone_dsp::SMALL;
+
     #[inline]
     fn widen(self) -> i16 {
         self
@@ -175,6 +180,15 @@ pub fn matmul<B: Operand, O: Narrow>(
         Form::NT => {
             for (i, row) in out.chunks_exact_mut(n).enumerate() {
                 let a = a.get(i * k..(i + 1) * k).unwrap_or_default();
+                if !B::BLOCKS {
+                    let mut rest = b;
+                    for (j, o) in row.iter_mut().enumerate() {
+                        let (b, next) = rest.split_at_checked(k).unwrap_or_default();
+                        rest = next;
+                        saturated += finish.one(j, dot(a, b), o);
+                    }
+                    continue;
+                }
                 for (block, row) in row.chunks_mut(ROWS).enumerate() {
                     let first = block * ROWS;
                     let mut sums = [0; ROWS];

@@ -98,16 +98,20 @@ impl LayerNorm<'_> {
             // A constant row with ε = 0 has no scale; its deviations are all zero, so any scale serves.
             let scale = rsqrt(((spread >> cut) as u64).max(1));
             let frac = UNIT_FRAC as i32 + 24 - (cut / 2) as i32;
+            let narrow = scale.and_then(|s| s.narrow(frac));
+            // n·(x − mean) is at most n·2^16: 32 bits up to 2^15 columns.
+            let (n, sum) = (n as i32, sum as i32);
             for (column, ((&v, o), &gamma)) in x.iter().zip(out).zip(self.gamma).enumerate() {
-                // Within 32 bits up to 2^15 columns, as n·(x − mean) is at most n·2^16.
-                let deviation = i64::from(i32::from(v) * n as i32) - sum;
-                let unit = scale.map_or(0, |s| s.apply(deviation, frac));
-                let beta = self.beta.at(column, wide_frac);
-                let wide = match i32::try_from(unit) {
-                    Ok(unit) => i64::from(unit) * i64::from(gamma),
-                    Err(_) => unit * i64::from(gamma),
+                let deviation = i32::from(v) * n - sum;
+                let unit = match (narrow, scale) {
+                    // 28 bits, as a deviation is at most √n standard deviations.
+                    (Some(narrow), _) => narrow.apply(deviation),
+                    (None, Some(scale)) => scale.apply(deviation.into(), frac) as i32,
+                    (None, None) => 0,
                 };
-                let wide = wide.saturating_add(beta);
+                let beta = self.beta.at(column, wide_frac);
+                // 44 bits and an offset of at most 56.
+                let wide = (i64::from(unit) * i64::from(gamma)).saturating_add(beta);
                 let (value, sat) = O::narrow(round_shift(wide, shift));
                 *o = value;
                 saturated += u64::from(sat);

@@ -76,6 +76,12 @@ impl<M: Memory, S: AsRef<[i16]> + Sync> Approximate for Fixed<M, S> {
         let frac = self.format(on, derived)?;
         self.count(Op::Function, a.layout.shape.len());
         let (from, to) = (a.frac, frac);
+        if f == Function::Gelu && (0..=15).contains(&from) {
+            // The usual activation, without the choice of a function for every element.
+            let (frac32, shift) = (from as u32, i32::from(from - to));
+            self.each(&a, |x| mul_shift(edge_moe::gelu16(x as i16, frac32).into(), 1, shift));
+            return Ok(Tensor { frac, depth: a.depth + 1, ..a });
+        }
         let mut outside = false;
         self.each(&a, |x| {
             evaluate(f, x, from, to).unwrap_or_else(|| {
@@ -107,10 +113,6 @@ fn evaluate(f: Function, x: i64, from: i16, to: i16) -> Option<i64> {
         Function::Exp => wide(math::exp),
         Function::Reciprocal => positive(table::reciprocal)?,
         Function::Rsqrt => positive(table::inverse_root)?,
-        Function::Gelu if (0..=15).contains(&from) => {
-            let narrow = i16::narrow(x).0;
-            mul_shift(edge_moe::gelu16(narrow, from32).into(), 1, i32::from(from - to))
-        }
         Function::Gelu => wide(math::gelu),
         Function::Sigmoid => wide(math::sigmoid),
         Function::Softplus => wide(math::softplus),

@@ -16,15 +16,26 @@ pub struct Scaled {
 }
 
 impl Scaled {
+    /// For 32-bit arguments and `frac` fraction bits of the result, where the shift is from 33 to 64.
+    #[inline]
+    pub(super) const fn narrow(self, frac: i32) -> Option<Narrow> {
+        let shift = self.exponent.saturating_add(frac).saturating_neg();
+        if shift >= 33 && shift <= 64 {
+            Some(Narrow { mantissa: self.mantissa, shift: (shift - 33) as u32 })
+        } else {
+            None
+        }
+    }
+
     /// `x · self · 2^frac`, rounded half up and clamped to `i64`.
     #[inline]
     #[must_use]
     pub const fn apply(self, x: i64, frac: i32) -> i64 {
         let shift = self.exponent.saturating_add(frac).saturating_neg();
-        if x as i32 as i64 == x && shift >= 33 && shift <= 64 {
-            // The upper word of the 64-bit product decides.
-            let twice = ((x as i32 as i64 * self.mantissa as i64) >> 32) as i32 >> (shift - 33);
-            return ((twice >> 1) + (twice & 1)) as i64;
+        if x as i32 as i64 == x
+            && let Some(narrow) = self.narrow(frac)
+        {
+            return narrow.apply(x as i32) as i64;
         }
         if shift >= 33 && shift <= 95 {
             // The lower word of the 96-bit product is never looked at.
@@ -34,6 +45,21 @@ impl Scaled {
             return (twice >> 1) + (twice & 1);
         }
         mul_shift(x, self.mantissa as i64, shift)
+    }
+}
+
+/// A [`Scaled`] for 32-bit arguments, whose products end in their upper word.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Narrow {
+    mantissa: u32,
+    shift: u32,
+}
+
+impl Narrow {
+    #[inline(always)]
+    pub(super) const fn apply(self, x: i32) -> i32 {
+        let twice = ((x as i64 * self.mantissa as i64) >> 32) as i32 >> self.shift;
+        (twice >> 1) + (twice & 1)
     }
 }
 

@@ -135,7 +135,7 @@ impl Bias<'_> {
     pub fn at(&self, column: usize, frac: i32) -> i64 {
         let raw = self.data.get(column).copied().unwrap_or(0);
         let up = frac - self.frac;
-        if 0 <= up && up < 16 {
+        if (0..16).contains(&up) {
             return i64::from(i32::from(raw) << up);
         }
         round_shift(raw.into(), -up)
