@@ -12,7 +12,17 @@ fn parse(text: &str) -> Value {
 #[test]
 fn help() {
     assert_snapshot!(success(&["--help"]));
-    for command in ["compare", "plan", "infer", "calibrate", "bench"] {
+    for command in [
+        "compare",
+        "plan",
+        "infer",
+        "calibrate",
+        "bench",
+        "keygen",
+        "encrypt",
+        "infer-encrypted",
+        "decrypt",
+    ] {
         let text = success(&[command, "--help"]);
         assert!(text.contains("Usage: undertone ") && text.contains("--json"), "{text}");
     }
