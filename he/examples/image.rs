@@ -73,6 +73,8 @@ fn main() -> Result<(), Error> {
         let mut errors: Vec<f64> = results.iter().map(|r| r.3).collect();
         errors.sort_by(f64::total_cmp);
         let at = |q: f64| errors[((errors.len() - 1) as f64 * q) as usize];
+        let outside = errors.iter().filter(|e| **e > 1.0).count();
+        row("images with a row sum beyond the domain", &outside.to_string());
         row(
             "approximation error",
             &format!("median {:.3}, 99 % {:.3}, greatest {:.3}", at(0.5), at(0.99), at(1.0)),

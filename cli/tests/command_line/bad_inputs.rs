@@ -14,7 +14,7 @@ const BOOT: &str = "models/images/0000-ankle-boot.png";
 const QUERY: &str = "vit.encoder.layer.0.attention.attention.query.weight";
 
 /// Runs the binary and wants one line of error with these words.
-fn refused(arguments: &[&str], words: &[&str]) {
+pub(crate) fn refused(arguments: &[&str], words: &[&str]) {
     let run = undertone(arguments);
     assert_eq!((run.code, run.out.as_str()), (Some(2), ""), "{arguments:?}: {}", run.err);
     assert_eq!(run.err.lines().count(), 1, "one line: {}", run.err);

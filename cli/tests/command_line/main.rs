@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_inputs;
+mod encrypted;
 mod exports;
 mod one_bit;
 mod outputs;

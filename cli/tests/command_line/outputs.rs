@@ -17,14 +17,7 @@ fn help() {
         "plan",
         "infer",
         "calibrate",
-        "export",
-        "party",
-        "shape",
-        "fit-hash",
-        "pack",
-        "bench",
-        "simulate",
-        "explore",
+    for command in ["export", "party", "shape", "fit-hash", "pack", "bench", "simulate", "explore", "keygen", "encrypt", "infer-encrypted", "decrypt"] {
     ] {
         let text = success(&[command, "--help"]);
         assert!(text.contains("Usage: undertone ") && text.contains("--json"), "{text}");

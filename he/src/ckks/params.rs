@@ -117,8 +117,10 @@ impl Params {
     pub const TEST_N12: Self = insecure(set("test-n12", 12, 50, 42, 5, 3));
     /// Small, insecure and deep: for tests of whole circuits.
     pub const TEST_N12_DEEP: Self = insecure(set("test-n12-deep", 12, 50, 46, 12, 3));
+    /// Small, insecure and deeper: for tests of two layers.
+    pub const TEST_N12_DEEPER: Self = insecure(set("test-n12-deeper", 12, 50, 42, 24, 3));
     /// All named sets.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::N13_LEVELS3,
         Self::N14_LEVELS6,
         Self::N14_LEVELS7,
@@ -132,6 +134,7 @@ impl Params {
         Self::N16_LEVELS34,
         Self::TEST_N12,
         Self::TEST_N12_DEEP,
+        Self::TEST_N12_DEEPER,
     ];
 
     /// The set with this name.

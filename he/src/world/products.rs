@@ -17,6 +17,17 @@ impl<E: Engine + Sync> Multiply for Ckks<E> {
             return Err(Fault::Shape { op: "mul", left: a.shape, right: b.shape }.into());
         }
         let (shape, packing) = (a.shape, a.packing);
+        if let (Value::Waiting(x), Value::Waiting(y)) = (&a.value, &b.value)
+            && let Some(square) = x.as_square(y)
+        {
+            let root = self.compute(&square.root, &packing, Layout::Sparse)?;
+            let cts = self.each(&root.cts, |e, x| e.mul(x, x))?;
+            let held = Held { factor: root.factor * root.factor, cts, ..root };
+            let mut out = Packed::held(shape, packing, held).affine("mul")?;
+            out = out.scaled(|c| square.factors[c]);
+            out.add_bias(&square.offset);
+            return Ok(Packed { shape, packing, value: Value::Waiting(out) });
+        }
         let (a, b) = rayon::join(|| self.operand(&a, "mul"), || self.operand(b, "mul"));
         let (a, b) = (a?, b?);
         let same = |x: Layout| if x == Layout::Spread { Layout::Sparse } else { x };

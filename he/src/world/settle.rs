@@ -61,7 +61,7 @@ impl<E: Engine + Sync> Ckks<E> {
         }
     }
 
-    fn compute(
+    pub(super) fn compute(
         &self,
         a: &Affine<E::Ct>,
         p: &Packing,

@@ -285,4 +285,66 @@ impl<C> Affine<C> {
         self.pooled = true;
         self
     }
+
+    /// With self = α·b + β column by column: α, and β as a bias.
+    fn in_terms_of(&self, b: &Self) -> Option<(Vec<f64>, Bias)> {
+        let columns = self.columns();
+        let alike = columns == b.columns()
+            && self.terms.len() == b.terms.len()
+            && self.terms.iter().zip(&b.terms).all(|(x, y)| Arc::ptr_eq(&x.base, &y.base))
+            && !self.pooled
+            && !b.pooled;
+        if !alike {
+            return None;
+        }
+        let mut alpha = vec![0.0; columns];
+        for (c, alpha) in alpha.iter_mut().enumerate() {
+            let column = |a: &Self| -> Vec<f64> {
+                let of = |t: &Term<C>| t.matrix.iter().skip(c).step_by(columns).copied().collect();
+                a.terms.iter().flat_map(|t| -> Vec<f64> { of(t) }).collect()
+            };
+            let (x, y) = (column(self), column(b));
+            let greatest = (0..y.len()).max_by(|&i, &j| y[i].abs().total_cmp(&y[j].abs()))?;
+            *alpha = x[greatest] / y[greatest];
+            let rest = x.iter().zip(&y).map(|(x, y)| (x - *alpha * y).abs()).fold(0.0, f64::max);
+            if alpha.abs() < 1e-6 || !(rest <= 1e-9 * x[greatest].abs()) {
+                return None;
+            }
+        }
+        let rows = self.bias.rows.max(b.bias.rows);
+        let mut beta = Bias { rows, values: vec![0.0; rows * columns] };
+        for (at, x) in beta.values.iter_mut().enumerate() {
+            let of = |bias: &Bias| bias.values[at % bias.values.len()];
+            *x = of(&self.bias) - alpha[at % columns] * of(&b.bias);
+        }
+        Some((alpha, beta))
+    }
+
+    /// self·b as α·u² − γ, where both are images of one tensor, column by column: the square is
+    /// completed, so that one of them is computed instead of two. None where u would be so much
+    /// greater than b that precision suffered.
+    pub(super) fn as_square(&self, b: &Self) -> Option<Square<C>> {
+        let (factors, beta) = self.in_terms_of(b)?;
+        let columns = factors.len();
+        let half = |at: usize| beta.values[at] / (2.0 * factors[at % columns]);
+        let each = 0..beta.values.len();
+        if each.clone().any(|at| !(half(at).abs() <= 16.0)) {
+            return None;
+        }
+        let of = |f: &dyn Fn(usize) -> f64| Bias {
+            rows: beta.rows,
+            values: each.clone().map(f).collect(),
+        };
+        let mut root = b.clone();
+        root.add_bias(&of(&half));
+        let offset = of(&|at| -factors[at % columns] * half(at).powi(2));
+        Some(Square { root, factors, offset })
+    }
+}
+
+/// factors·root² + offset.
+pub(super) struct Square<C> {
+    pub(super) root: Affine<C>,
+    pub(super) factors: Vec<f64>,
+    pub(super) offset: Bias,
 }
