@@ -344,8 +344,11 @@ fn a_corrupted_frame_ends_both_sides_within_the_timeout() {
     assert!(start.elapsed() < Duration::from_secs(3));
 }
 
+/// What each party was shown.
+type Shown = [Result<Option<Vec<f64>>>; 2];
+
 /// Both parties with a dealer on the line; the dealer's program may be another.
-fn streamed(dealt: fn(&mut Mpc) -> Result<()>) -> ([Result<Option<Vec<f64>>>; 2], Result<Plan>) {
+fn streamed(dealt: fn(&mut Mpc) -> Result<()>) -> (Shown, Result<Plan>) {
     let plan = Plan::of("relu", Format::default(), program).unwrap();
     let [[a, c], [b, d]] = [linked(2000), linked(2000)];
     std::thread::scope(|scope| {
