@@ -17,9 +17,9 @@ pub use long::weigh;
 #[cfg(not(long))]
 pub use portable::weigh;
 #[cfg(not(dsp))]
-pub use portable::{dot16, dots16, matvec, matvec_requant};
+pub use portable::{dot16, dots16, matvec, matvec_requant, products};
 #[cfg(dsp)]
-pub use simd::{dot16, dots16, matvec, matvec_requant};
+pub use simd::{dot16, dots16, matvec, matvec_requant, products};
 
 /// Whether the core is a small one, without vectors.
 pub const SMALL: bool = cfg!(all(target_os = "none", target_pointer_width = "32"));
@@ -64,6 +64,26 @@ pub const fn pack<const B: usize>(w: &[i8], cols: usize) -> [Block; B] {
         i += 1;
     }
     out
+}
+
+/// Four halfwords with the alignment of a word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(4))]
+pub struct Four(pub [i16; LANES]);
+
+/// Four columns of four rows, spread to halfwords: of each row two columns side by side, then of
+/// each row the other two. A matrix is a row of tiles after another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(4))]
+pub struct Tile(pub [i16; ROWS * LANES]);
+
+impl Tile {
+    /// Where an element of the tile stands; rows and columns from 0 to 3.
+    #[must_use]
+    #[inline]
+    pub const fn place(row: usize, col: usize) -> usize {
+        col / 2 * 8 + row * 2 + col % 2
+    }
 }
 
 /// From a 32-bit sum to a byte: `(sum + bias) · multiplier · 2^-shift`, rounded half up and clamped.

@@ -1,6 +1,6 @@
 //! The same functions in plain Rust: what the instructions must equal, and what other cores run.
 
-use crate::{Block, LANES, Quad, ROWS, Scale};
+use crate::{Block, Four, LANES, Quad, ROWS, Scale, Tile};
 
 /// `out_i = Σ_j w_ij·x_j` for a packed matrix with as many columns as `x`. Outputs beyond the last
 /// block of rows keep their value.
@@ -19,6 +19,22 @@ pub fn matvec_requant(w: &[Block], x: &[Quad], scales: &[Scale], out: &mut [i8])
         for ((o, sum), scale) in o.iter_mut().zip(four_rows(block, x)).zip(scales) {
             *o = requant(sum, scale);
         }
+    }
+}
+
+/// `out_i = Σ_j w_ij·x_j` for a matrix of tiles with as many columns as `x`; 32-bit sums, which the
+/// caller keeps from overflowing. Outputs beyond the last row of tiles keep their value.
+pub fn products(w: &[Tile], x: &[Four], out: &mut [i32]) {
+    for (tiles, out) in w.chunks_exact(x.len().max(1)).zip(out.as_chunks_mut::<ROWS>().0) {
+        let mut sums = [0i32; ROWS];
+        for (Tile(w), Four(x)) in tiles.iter().zip(x) {
+            for (r, sum) in sums.iter_mut().enumerate() {
+                for c in 0..LANES {
+                    *sum = sum.wrapping_add(i32::from(w[Tile::place(r, c) & 15]) * i32::from(x[c]));
+                }
+            }
+        }
+        *out = sums;
     }
 }
 
@@ -135,6 +151,28 @@ mod tests {
         // The longest that the halves hold.
         let lowest = [i16::MIN; 1 << 15];
         assert_eq!(dot16(&lowest, &lowest), 1 << 45);
+    }
+
+    #[test]
+    fn tiles_are_matrices() {
+        let mut state = 5;
+        let mut draw = || draw(&mut state) >> 7;
+        let mut tiles = [Tile::default(); 6];
+        let (mut w, mut x) = ([[0i16; 12]; 8], [Four::default(); 3]);
+        for (r, row) in w.iter_mut().enumerate() {
+            for (c, value) in row.iter_mut().enumerate() {
+                *value = draw();
+                tiles[r / 4 * 3 + c / 4].0[Tile::place(r % 4, c % 4)] = *value;
+            }
+        }
+        x.iter_mut().for_each(|x| x.0 = [draw(), draw(), draw(), draw()]);
+        let mut out = [0; 8];
+        products(&tiles, &x, &mut out);
+        for (row, out) in w.iter().zip(out) {
+            let want =
+                row.iter().enumerate().map(|(c, &w)| i32::from(w) * i32::from(x[c / 4].0[c % 4]));
+            assert_eq!(out, want.sum());
+        }
     }
 
     #[test]

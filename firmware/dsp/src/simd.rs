@@ -2,7 +2,7 @@
 
 use core::arch::asm;
 
-use crate::{Block, COLS, LANES, Quad, ROWS, Scale, portable};
+use crate::{Block, COLS, Four, LANES, Quad, ROWS, Scale, Tile, portable};
 
 /// `out_i = Σ_j w_ij·x_j` for a packed matrix with as many columns as `x`. Outputs beyond the last
 /// block of rows keep their value.
@@ -136,6 +136,62 @@ pub fn dots16(a: &[i16], b: &[i16], stride: usize, sums: &mut [i64]) {
     }
     if let [sum] = last {
         *sum = dot16(a, b.get(rows * stride..).unwrap_or_default());
+    }
+}
+
+/// Two columns of four rows: their words, and two products for each row.
+macro_rules! half_tile {
+    ($x:literal) => {
+        concat!(
+            "ldrd {b0}, {b1}, [{w}], #8\n",
+            "smlad {s0}, {b0}, {",
+            $x,
+            "}, {s0}\n",
+            "smlad {s1}, {b1}, {",
+            $x,
+            "}, {s1}\n",
+            "ldrd {b0}, {b1}, [{w}], #8\n",
+            "smlad {s2}, {b0}, {",
+            $x,
+            "}, {s2}\n",
+            "smlad {s3}, {b1}, {",
+            $x,
+            "}, {s3}",
+        )
+    };
+}
+
+/// `out_i = Σ_j w_ij·x_j` for a matrix of tiles with as many columns as `x`; 32-bit sums, which the
+/// caller keeps from overflowing. Outputs beyond the last row of tiles keep their value.
+#[inline(never)]
+pub fn products(w: &[Tile], x: &[Four], out: &mut [i32]) {
+    if x.is_empty() {
+        return portable::products(w, x, out);
+    }
+    let fours = x.len();
+    let x = x.as_ptr_range();
+    for (tiles, out) in w.chunks_exact(fours).zip(out.as_chunks_mut::<ROWS>().0) {
+        let [mut s0, mut s1, mut s2, mut s3] = [0i32; ROWS];
+        // SAFETY: `x` walks from start to end, one four a round, and there is at least one; `w`
+        // walks `tiles`, which holds one for each of them (`chunks_exact`). Both are words by
+        // their alignment, as LDRD needs. Nothing is written but registers.
+        unsafe {
+            asm!(
+                "2:",
+                "ldrd {a0}, {a1}, [{x}], #8",
+                half_tile!("a0"),
+                half_tile!("a1"),
+                "cmp {x}, {end}",
+                "bne 2b",
+                x = inout(reg) x.start => _,
+                w = inout(reg) tiles.as_ptr() => _,
+                end = in(reg) x.end,
+                a0 = out(reg) _, a1 = out(reg) _, b0 = out(reg) _, b1 = out(reg) _,
+                s0 = inout(reg) s0, s1 = inout(reg) s1, s2 = inout(reg) s2, s3 = inout(reg) s3,
+                options(nostack, readonly),
+            );
+        }
+        *out = [s0, s1, s2, s3];
     }
 }
 

@@ -5,6 +5,7 @@
 #![cfg_attr(target_os = "none", no_std)]
 
 pub mod attention;
+pub mod attention8;
 pub mod gelu;
 pub mod inputs;
 pub mod linear;

@@ -53,7 +53,7 @@ pub const TARGETS: [Target; 6] = [
         flash: region(0, kib(512)),
         ram: region(0x2000_0000, kib(128)),
         code_bytes: 104 << 10,
-        stack_bytes: 4 << 10,
+        stack_bytes: 6 << 10,
     },
     Target {
         name: "cortex-m7",
@@ -64,7 +64,7 @@ pub const TARGETS: [Target; 6] = [
         flash: region(0, kib(512)),
         ram: region(0x2000_0000, kib(128)),
         code_bytes: 104 << 10,
-        stack_bytes: 4 << 10,
+        stack_bytes: 6 << 10,
     },
     Target {
         name: "cortex-m33",
@@ -75,7 +75,7 @@ pub const TARGETS: [Target; 6] = [
         flash: region(0x1000_0000, kib(512)),
         ram: region(0x3800_0000, kib(128)),
         code_bytes: 104 << 10,
-        stack_bytes: 4 << 10,
+        stack_bytes: 6 << 10,
     },
     Target {
         name: "cortex-m3",
@@ -86,7 +86,7 @@ pub const TARGETS: [Target; 6] = [
         flash: region(0, kib(256)),
         ram: region(0x2000_0000, kib(64)),
         code_bytes: 104 << 10,
-        stack_bytes: 4 << 10,
+        stack_bytes: 6 << 10,
     },
     Target {
         name: "cortex-m0",
@@ -97,7 +97,7 @@ pub const TARGETS: [Target; 6] = [
         flash: region(0, kib(256)),
         ram: region(0x2000_0000, kib(16)),
         code_bytes: 104 << 10,
-        stack_bytes: 4 << 10,
+        stack_bytes: 6 << 10,
     },
     Target {
         name: "riscv32",
@@ -108,7 +108,7 @@ pub const TARGETS: [Target; 6] = [
         flash: region(0x8000_0000, kib(512)),
         ram: region(0x8040_0000, kib(128)),
         code_bytes: 104 << 10,
-        stack_bytes: 4 << 10,
+        stack_bytes: 6 << 10,
     },
 ];
 

@@ -67,15 +67,17 @@ fn a_model_that_does_not_fit_is_refused_with_what_it_needs() {
     assert!(figures(&model, &flash.with_memory(None, Some(64 << 10)), 0).is_ok());
 }
 
-/// Prices come from kernels; the whole model checks them.
+/// One factor is fitted on the first model; the others check it.
 #[test]
-fn the_estimate_is_near_the_count() {
-    let model = shipped("vit-fmnist");
-    let plan = fixed::plan(&model, model.input_shape(1, model.task_tokens())).unwrap();
-    let (estimate, counted) = (estimate(&plan.counts), counted("vit-fmnist").unwrap());
-    let ratio = estimate.instructions as f64 / counted as f64;
-    assert!((0.75..1.25).contains(&ratio), "{estimate:?} against {counted}");
-    assert!(estimate.cycles > estimate.instructions);
+fn estimates_are_near_the_counts() {
+    for name in ["vit-fmnist", "vit-fmnist-hetero", "vit-fmnist-he1"] {
+        let model = shipped(name);
+        let plan = fixed::plan(&model, model.input_shape(1, model.task_tokens())).unwrap();
+        let (estimate, counted) = (estimate(&plan.counts), counted(name).unwrap());
+        let ratio = estimate.instructions as f64 / counted as f64;
+        assert!((0.75..1.25).contains(&ratio), "{name}: {estimate:?} against {counted}");
+        assert!(estimate.cycles > estimate.instructions);
+    }
     assert_eq!(super::counted("an386"), None);
 }
 

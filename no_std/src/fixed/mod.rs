@@ -18,9 +18,11 @@
 //! | [`norm`] | layer norm with exact mean and variance | Ba et al. 2016 |
 //! | [`attention`] | fused online attention of one head | Milakov & Gimelshein 2018; Dao 2022 |
 //! | [`pixels`] | 8-bit images to rows of patches | |
+//! | [`attention8`] | attention of one head of bytes | |
 //! | [`math`] | integer evaluation of the functions behind the tables, in `const fn` | |
 
 pub mod attention;
+pub mod attention8;
 pub mod edge_moe;
 pub mod exact;
 pub mod linear;
