@@ -7,11 +7,15 @@ use clap::{Args, Parser, Subcommand};
 
 mod bench;
 mod calibrate;
+mod certificates;
 mod compare;
 mod examples;
 mod infer;
 mod plan;
+#[cfg(feature = "client")]
+mod query;
 mod render;
+mod serve;
 mod worlds;
 
 /// One trained transformer, run where it must not be seen or has no room.
@@ -36,6 +40,13 @@ enum Command {
     Infer(infer::Options),
     /// Measure the range of every site on training data and store it in the model's config.json.
     Calibrate(calibrate::Options),
+    /// Make certificates for a server and its clients.
+    Certificates(certificates::Options),
+    /// Compute on ciphertexts for clients, without a key to read them.
+    Serve(serve::Options),
+    /// Have a server compute on an encrypted input.
+    #[cfg(feature = "client")]
+    Query(query::Options),
     /// Time a model in each world, one thread.
     Bench(bench::Options),
 }
@@ -95,6 +106,10 @@ fn main() -> ExitCode {
         Command::Plan(options) => plan::run(&options),
         Command::Infer(options) => infer::run(&options),
         Command::Calibrate(options) => calibrate::run(&options),
+        Command::Certificates(options) => certificates::run(&options),
+        Command::Serve(options) => serve::run(&options),
+        #[cfg(feature = "client")]
+        Command::Query(options) => query::run(&options),
         Command::Bench(options) => bench::run(&options),
     };
     match result {

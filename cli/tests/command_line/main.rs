@@ -4,6 +4,8 @@
 
 mod bad_inputs;
 mod outputs;
+#[cfg(feature = "client")]
+mod service;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
