@@ -1,6 +1,6 @@
 //! What the commands of encrypted inference share: the circuit of a model, and artefacts on disk.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -47,6 +47,7 @@ impl Circuit {
 }
 
 /// Bits of security, as the set claims them.
+#[cfg(feature = "client")]
 pub(crate) fn security(ctx: &Context) -> &'static str {
     match ctx.params().security {
         Security::Classical128 => "128 bits",
@@ -84,8 +85,9 @@ pub(crate) fn write(artefact: &impl Artefact, ctx: &Context, path: &Path) -> any
 }
 
 /// Writes a secret so that its owner alone can read it; an existing file is never replaced.
+#[cfg(feature = "client")]
 pub(crate) fn write_secret(bytes: &[u8], path: &Path) -> anyhow::Result<()> {
-    let mut options = OpenOptions::new();
+    let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);

@@ -7,8 +7,11 @@ use clap::{Args, Parser, Subcommand};
 
 mod bench;
 mod calibrate;
+mod certificates;
 mod compare;
+#[cfg(feature = "client")]
 mod decrypt;
+#[cfg(feature = "client")]
 mod encrypt;
 mod encrypted;
 mod examples;
@@ -17,6 +20,7 @@ mod export;
 mod fit_hash;
 mod infer;
 mod infer_encrypted;
+#[cfg(feature = "client")]
 mod keygen;
 mod onebit;
 mod pack;
@@ -24,7 +28,10 @@ mod party;
 mod party_client;
 mod plan;
 mod plan_mpc;
+#[cfg(feature = "client")]
+mod query;
 mod render;
+mod serve;
 mod shape;
 mod simulate;
 mod worlds;
@@ -61,6 +68,13 @@ enum Command {
     FitHash(fit_hash::Options),
     /// Write a one-bit model as one small file, its weights a bit each.
     Pack(pack::Options),
+    /// Make certificates for a server and its clients.
+    Certificates(certificates::Options),
+    /// Compute on ciphertexts for clients, without a key to read them.
+    Serve(serve::Options),
+    /// Have a server compute on an encrypted input.
+    #[cfg(feature = "client")]
+    Query(query::Options),
     /// Time a model in each world, one thread.
     Bench(bench::Options),
     /// Simulate a model or a list of operators on an FPGA, cycle by cycle.
@@ -68,12 +82,15 @@ enum Command {
     /// Simulate a grid of architectures and print the Pareto front.
     Explore(Box<explore::Options>),
     /// Make a client's keys for encrypted inference with one model.
+    #[cfg(feature = "client")]
     Keygen(keygen::Options),
     /// Encrypt images with a client's secret key.
+    #[cfg(feature = "client")]
     Encrypt(encrypt::Options),
     /// Classify encrypted images with evaluation keys alone: the server's side.
     InferEncrypted(infer_encrypted::Options),
     /// Decrypt the answers with the client's secret key.
+    #[cfg(feature = "client")]
     Decrypt(decrypt::Options),
 }
 
@@ -151,12 +168,19 @@ fn main() -> ExitCode {
         Command::Export(options) => export::run(&options),
         Command::FitHash(options) => fit_hash::run(&options),
         Command::Pack(options) => pack::run(&options),
+        Command::Certificates(options) => certificates::run(&options),
+        Command::Serve(options) => serve::run(&options),
+        #[cfg(feature = "client")]
+        Command::Query(options) => query::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Simulate(options) => simulate::run(&options),
         Command::Explore(options) => explore::run(&options),
+        #[cfg(feature = "client")]
         Command::Keygen(options) => keygen::run(&options),
+        #[cfg(feature = "client")]
         Command::Encrypt(options) => encrypt::run(&options),
         Command::InferEncrypted(options) => infer_encrypted::run(&options),
+        #[cfg(feature = "client")]
         Command::Decrypt(options) => decrypt::run(&options),
     };
     match result {

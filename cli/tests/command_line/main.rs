@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_inputs;
+#[cfg(feature = "client")]
 mod encrypted;
 mod exports;
 mod one_bit;
 mod outputs;
 mod party;
+#[cfg(feature = "client")]
+mod service;
 mod simulation;
 
 use std::path::{Path, PathBuf};

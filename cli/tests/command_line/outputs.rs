@@ -17,7 +17,18 @@ fn help() {
         "plan",
         "infer",
         "calibrate",
-    for command in ["export", "party", "shape", "fit-hash", "pack", "bench", "simulate", "explore", "keygen", "encrypt", "infer-encrypted", "decrypt"] {
+        "export",
+        "party",
+        "shape",
+        "fit-hash",
+        "pack",
+        "bench",
+        "simulate",
+        "explore",
+        "keygen",
+        "encrypt",
+        "infer-encrypted",
+        "decrypt",
     ] {
         let text = success(&[command, "--help"]);
         assert!(text.contains("Usage: undertone ") && text.contains("--json"), "{text}");

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
@@ -166,9 +166,18 @@ async fn accept(socket: TcpListener, acceptor: TlsAcceptor, state: Arc<State>) {
                 // Whoever misbehaved may not listen.
                 let _ = write_frame(&mut stream, FrameKind::Refused, &pieces, &state.limits).await;
             }
-            let _ = timeout(state.limits.patience, stream.shutdown()).await;
+            let _ = timeout(state.limits.patience, part(&mut stream)).await;
         });
     }
+}
+
+/// Closes, and takes what the client still sends: closed over unread bytes, a connection is reset,
+/// and the reason for a refusal may be lost with it.
+async fn part(stream: &mut TlsStream<TcpStream>) -> std::io::Result<()> {
+    stream.shutdown().await?;
+    let mut rest = vec![0; 16 << 10];
+    while stream.read(&mut rest).await? > 0 {}
+    Ok(())
 }
 
 async fn shake_hands(
