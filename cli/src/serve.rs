@@ -1,23 +1,25 @@
-//! `serve`: computes on ciphertexts for whoever has a certificate.
+//! `serve`: computes on ciphertexts for whoever has a certificate: a whole model, or one head.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::json;
+use undertone_he::Classifier;
 use undertone_he::ckks::{Params, switching_key_bytes};
-use undertone_he::service::{HeadJob, Job, KeyStore, Limits, Server};
+use undertone_he::classifier::ACCURACY;
+use undertone_he::service::{ClassifierJob, HeadJob, Job, KeyStore, Limits, Server};
 use undertone_he::world::{Head, Packing};
 use undertone_tls::Identity;
 
 use crate::render::bytes;
 use crate::{Common, Outcome};
 
-/// The job is one Power-Softmax head with Q, K and V encrypted. The server holds no secret key and
-/// sees no number of its clients.
+/// The job is a model on encrypted images, or without --model one Power-Softmax head with Q, K and
+/// V encrypted. The server holds no secret key and sees no number of its clients.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
     /// The server's folder of `undertone certificates`.
@@ -29,13 +31,17 @@ pub(crate) struct Options {
     /// Where to listen; port 0 lets the system choose.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7300")]
     address: SocketAddr,
-    /// Tokens, a power of two.
+    /// Classify encrypted images with this model. Clients learn its config.json, no weight.
+    #[arg(long, value_name = "DIR",
+          conflicts_with_all = ["tokens", "features", "exponent", "row_sums", "tolerance"])]
+    model: Option<PathBuf>,
+    /// A head's tokens, a power of two.
     #[arg(long, value_name = "N", default_value_t = 16)]
     tokens: usize,
-    /// Features, a power of two.
+    /// A head's features, a power of two.
     #[arg(long, value_name = "D", default_value_t = 16)]
     features: usize,
-    /// The even exponent.
+    /// A head's even exponent.
     #[arg(long, value_name = "P", default_value_t = 4)]
     exponent: u8,
     /// Calibrated least and greatest row sum of the powers.
@@ -59,16 +65,33 @@ pub(crate) struct Options {
     common: Common,
 }
 
-fn job(options: &Options) -> anyhow::Result<HeadJob> {
-    let sets = match options.parameters.as_deref() {
-        None => vec![Params::N15_LEVELS11, Params::N15_LEVELS12, Params::N15_LEVELS13],
+/// The job, the level of its inputs, and what it is.
+fn job(options: &Options) -> anyhow::Result<(Arc<dyn Job>, usize, String)> {
+    let named = match options.parameters.as_deref() {
+        None => None,
         Some(name) => match Params::by_name(name) {
-            Some(set) => vec![set],
+            Some(set) => Some(set),
             None => {
                 let names: Vec<_> = Params::ALL.iter().map(|p| p.name).collect();
                 bail!("no parameter set {name}; there are {}", names.join(", "));
             }
         },
+    };
+    if let Some(folder) = &options.model {
+        let file = folder.join("config.json");
+        let config = std::fs::read(&file).with_context(|| file.display().to_string())?;
+        let model = crate::load(folder)?;
+        let classifier = match named {
+            None => Classifier::new(model)?,
+            Some(set) => Classifier::with(model, set, ACCURACY).map_err(|(_, e)| e)?,
+        };
+        let level = classifier.plan().levels;
+        let job = ClassifierJob::new(classifier, &config)?;
+        return Ok((Arc::new(job), level, folder.display().to_string()));
+    }
+    let sets = match named {
+        None => vec![Params::N15_LEVELS11, Params::N15_LEVELS12, Params::N15_LEVELS13],
+        Some(set) => vec![set],
     };
     let &[lo, hi] = options.row_sums.as_slice() else { bail!("--row-sums takes two numbers") };
     if !(lo > 0.0 && hi > lo && hi.is_finite()) {
@@ -78,18 +101,15 @@ fn job(options: &Options) -> anyhow::Result<HeadJob> {
         bail!("--tolerance: between 1e-12 and 0.5, got {}", options.tolerance);
     }
     let packing = Packing::dense(sets[0].slots(), options.tokens, options.features)?;
-    let head = Head {
-        packing,
-        exponent: options.exponent,
-        row_sums: (lo, hi),
-        tolerance: options.tolerance,
-    };
-    Ok(HeadJob::new(head, &sets)?)
+    let (exponent, tolerance) = (options.exponent, options.tolerance);
+    let job = HeadJob::new(Head { packing, exponent, row_sums: (lo, hi), tolerance }, &sets)?;
+    let level = job.level();
+    Ok((Arc::new(job), level, "a Power-Softmax head".to_owned()))
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     let identity = Identity::load(&options.certificates)?;
-    let job = Arc::new(job(options)?);
+    let (job, level, what) = job(options)?;
     let limits = Limits {
         connections: usize::from(options.connections),
         idle: Duration::from_secs(options.idle),
@@ -108,7 +128,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
                 "address": address.to_string(),
                 "parameters": ctx.params().name,
                 "log_qp_bits": ctx.chain().log_qp,
-                "level": job.level(),
+                "job": what,
+                "level": level,
                 "switching_keys": key_count,
                 "expanded_key_bytes": key_count * switching_key_bytes(&ctx),
                 "stored_keys": stored,
@@ -117,7 +138,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     } else {
         let memory = (key_count * switching_key_bytes(&ctx)) as u64;
         println!(
-            "{address}: {}, {key_count} switching keys a client ({} in memory), {stored} stored; \
+            "{address}: {what}, {}, {key_count} switching keys a client ({} in memory), {stored} stored; \
              interrupt to stop",
             ctx.params().name,
             bytes(memory)

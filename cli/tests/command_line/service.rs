@@ -14,12 +14,18 @@ struct Serving {
 }
 
 impl Serving {
+    /// A small head.
     fn start(folder: &Path) -> Self {
+        let shape = ["--tokens", "4", "--features", "4", "--exponent", "2"];
+        let rest = ["--row-sums", "0.05", "4", "--tolerance", "1e-5"];
+        Self::with(folder, &[&shape[..], &rest, &["--parameters", "test-n12-deep"]].concat())
+    }
+
+    fn with(folder: &Path, job: &[&str]) -> Self {
         let at = |name: &str| folder.join(name).display().to_string();
         let mut process = Command::new(env!("CARGO_BIN_EXE_undertone"))
-            .args(["serve", "--json", "--address", "127.0.0.1:0", "--tokens", "4"])
-            .args(["--features", "4", "--exponent", "2", "--row-sums", "0.05", "4"])
-            .args(["--tolerance", "1e-5", "--parameters", "test-n12-deep"])
+            .args(["serve", "--json", "--address", "127.0.0.1:0"])
+            .args(job)
             .args(["--certificates", &at("certificates/server"), "--keys", &at("keys")])
             .current_dir(root())
             .stdout(Stdio::piped())
@@ -88,4 +94,35 @@ fn a_client_queries_a_server_that_restarts() {
     std::fs::write(at("secret"), secret).unwrap();
     let damaged = query(&server.address, "input.json", &["--insecure"]);
     assert!(damaged.err.contains("corrupted"), "{}", damaged.err);
+}
+
+#[test]
+fn an_image_is_classified_by_a_server_that_cannot_see_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    success(&["certificates", "--out", &at("certificates"), "--client", "alice"]);
+    let model = "models/vit-fmnist-he1";
+    let server = Serving::with(folder.path(), &["--model", model]);
+    let (certificates, secret) = (at("certificates/alice"), at("secret"));
+    let asked = ["query", "--json", "--certificates", &certificates, "--secret", &secret];
+    let image = "models/images/0000-ankle-boot.png";
+    let query =
+        |input: &[&str]| undertone(&[&asked[..], &["--server", &server.address], input].concat());
+    let run = query(&[image]);
+    assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+    let found: Value = serde_json::from_str(&run.out).unwrap();
+    let float = success(&["infer", "--json", "--model", model, image]);
+    let float: Value = serde_json::from_str(&float).unwrap();
+    let (found, float) = (&found["answers"][0], &float["answers"][0]);
+    assert_eq!(found["label"], "Ankle boot");
+    for (a, b) in
+        found["logits"].as_array().unwrap().iter().zip(float["logits"].as_array().unwrap())
+    {
+        let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
+        assert!((a - b).abs() < 0.2, "{found} {float}");
+    }
+    // Asked for what the server does not do, or not given what it needs.
+    std::fs::write(at("input.json"), r#"{"q":[[1.0]],"k":[[1.0]],"v":[[1.0]]}"#).unwrap();
+    assert!(query(&["--input", &at("input.json")]).err.contains("the job is"));
+    assert_eq!(query(&[]).code, Some(2));
 }
