@@ -19,6 +19,7 @@ impl<T> Place<T> {
     }
 
     /// The value, the first time; `None` afterwards.
+    #[allow(clippy::mut_from_ref)] // What the cell and the flag are for.
     pub fn take(&'static self) -> Option<&'static mut T> {
         // Cortex-M0 has no atomic exchange; it has one core, and no interrupt of this crate takes.
         #[cfg(target_has_atomic = "8")]

@@ -149,6 +149,12 @@ impl TableSoftmax {
             let p = u32::from(weights[index(v)]) * recip;
             (p.wrapping_add((1 << 23) + (1 << 31)) >> 24) as u8 as i8
         };
+        if !FOURS {
+            for (o, &v) in out.iter_mut().zip(x) {
+                *o = probability(v);
+            }
+            return exact > MAX_RECIP;
+        }
         let ((fours, last), (to, to_last)) = (x.as_chunks::<4>(), out.as_chunks_mut::<4>());
         for (o, four) in to.iter_mut().zip(fours) {
             *o = [
@@ -165,9 +171,16 @@ impl TableSoftmax {
     }
 }
 
-/// Every element in turn, four a round: loops cost a small core as much as their work.
+/// Whether loops take four elements a round: on the smallest cores they cost as much as their work,
+/// on others the compiler unrolls what is worth it.
+const FOURS: bool = undertone_dsp::SMALL && !undertone_dsp::LONG;
+
+/// Every element in turn.
 #[inline(always)]
 fn by_four(x: &[i8], mut f: impl FnMut(i8)) {
+    if !FOURS {
+        return x.iter().for_each(|&v| f(v));
+    }
     let (fours, last) = x.as_chunks::<4>();
     for four in fours {
         f(four[0]);
