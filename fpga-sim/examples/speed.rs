@@ -1,17 +1,17 @@
-//! Simulated cycles a second, with and without leaps, on whole M³ViT.
+//! Simulated cycles a second of processor time, with and without leaps, on whole M³ViT.
 //! `cargo run --release -p undertone-fpga-sim --example speed`
 
-use std::time::Instant;
+use cpu_time::ThreadTime;
 use undertone_fpga_sim::arch::Arch;
 use undertone_fpga_sim::simulate::{Options, simulate};
 use undertone_fpga_sim::workload::{Operator, Step, Weighting, Workload};
 use undertone_fpga_sim::{Result, engine, mapping, stepped, timestamp};
 
-/// Median seconds of some runs.
+/// Median processor seconds of some runs: others may use the machine too.
 fn median<T>(mut f: impl FnMut() -> Result<T>) -> Result<f64> {
     let mut seconds = Vec::new();
     for _ in 0..7 {
-        let start = Instant::now();
+        let start = ThreadTime::now();
         std::hint::black_box(f()?);
         seconds.push(start.elapsed().as_secs_f64());
     }
@@ -59,7 +59,8 @@ fn main() -> Result<()> {
     // Where the time goes: every kind of operator of M³ViT once.
     let workload = Workload::builtin("m3vit")?;
     for step in &workload.steps[..25] {
-        if step.name.starts_with("0.") || step.name.contains("gate") || step.name.contains("expert") {
+        if step.name.starts_with("0.") || step.name.contains("gate") || step.name.contains("expert")
+        {
             for g in mapping::graphs(&arch, step)? {
                 let cycles = timestamp::run(&g)?.cycles;
                 let s = median(|| timestamp::run(&g))?;

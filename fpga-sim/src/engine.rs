@@ -222,7 +222,38 @@ impl Cursor {
     pub(crate) fn period(&self) -> u64 {
         self.period
     }
-    /// Takes `n` steps; `n` must be a multiple of the period unless the window is silent.
+    /// The stretch of one pattern around a position: which one, and how many iterations of it are
+    /// left from there.
+    pub(crate) fn stretch(&self, pos: u64) -> ((u8, u64), u64) {
+        if pos < self.from {
+            ((0, 0), self.from - pos)
+        } else if pos < self.to {
+            ((1, (pos - self.from) % self.stride), self.to - pos)
+        } else {
+            ((2, 0), self.period - pos)
+        }
+    }
+    /// How many iterations from this one on do not touch the FIFO.
+    pub(crate) fn quiet(&self) -> u64 {
+        if self.left == 0 {
+            return u64::MAX;
+        }
+        let wrap = self.period - self.pos + self.from;
+        if self.from >= self.to {
+            u64::MAX
+        } else if self.pos < self.from {
+            self.from - self.pos
+        } else if self.pos < self.to {
+            match (self.pos - self.from) % self.stride {
+                0 => 0,
+                n if self.pos + self.stride - n < self.to => self.stride - n,
+                _ => wrap,
+            }
+        } else {
+            wrap
+        }
+    }
+    /// Takes `n` steps, all of them in whole periods or in one stretch.
     pub(crate) fn leap(&mut self, n: u64) {
         self.pos = (self.pos + n % self.period) % self.period;
         if self.left != u64::MAX {
@@ -286,6 +317,26 @@ impl Walker {
         mask
     }
 
+    /// How many iterations from this one on touch no FIFO and do not end the phase.
+    pub(crate) fn quiet(&self) -> u64 {
+        let mut n = self.left.saturating_sub(1);
+        for (_, c) in self.inputs.iter().chain(&self.outputs) {
+            if c.hits() {
+                return 0;
+            }
+            n = n.min(c.quiet());
+        }
+        n
+    }
+
+    /// Takes `n` steps that touch no FIFO.
+    pub(crate) fn skip(&mut self, n: u64) {
+        self.left -= n;
+        for (_, c) in self.inputs.iter_mut().chain(&mut self.outputs) {
+            c.leap(n);
+        }
+    }
+
     #[inline(always)]
     pub(crate) fn step(&mut self, stage: &Stage) {
         self.gap = 0;
@@ -320,6 +371,13 @@ impl Bursts {
     }
     pub(crate) fn count(&self) -> u64 {
         self.total.div_ceil(self.size)
+    }
+    /// Beats from the present one on that neither begin nor end a burst.
+    pub(crate) fn inside(&self) -> u64 {
+        match self.beat % self.size {
+            0 => 0,
+            n => (self.size - n).min(self.total - self.beat).saturating_sub(1),
+        }
     }
     #[inline(always)]
     pub(crate) fn at_first(&self) -> bool {

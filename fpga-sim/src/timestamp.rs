@@ -51,6 +51,34 @@ struct State {
     count: StageCount,
 }
 
+impl State {
+    /// Does at once the iterations that wait for nothing and touch nothing: no FIFO, no end of a
+    /// burst or phase, no push of their own that may yet freeze them.
+    fn hurry(&mut self, interval: u64) {
+        if self.walker.done || self.walker.gap > 0 || !self.freezes.is_empty() {
+            return;
+        }
+        let mut n = self.walker.quiet();
+        if let Some(memory) = &self.memory {
+            n = n.min(memory.bursts.inside());
+        }
+        if let Some((due, _)) = self.flights.front() {
+            n = n.min(due.saturating_sub(self.next_local).div_ceil(interval));
+        }
+        if n == 0 {
+            return;
+        }
+        self.walker.skip(n);
+        if let Some(memory) = &mut self.memory {
+            memory.bursts.beat += n;
+        }
+        self.last_local = self.next_local + (n - 1) * interval;
+        self.next_local += n * interval;
+        self.count.iterations += n;
+        self.count.last_start = self.last_local + self.frozen_issue;
+    }
+}
+
 /// Options of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
@@ -326,6 +354,9 @@ impl<'g> Machine<'g> {
         state.last_local = local;
         state.walker.step(stage);
         state.next_local = local + stage.interval + state.walker.gap;
+        if !O::ACTIVE {
+            state.hurry(stage.interval);
+        }
         Ok(())
     }
 

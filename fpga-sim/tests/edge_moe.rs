@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 use undertone_fpga_sim::arch::Arch;
+use undertone_fpga_sim::engine::Blind;
 use undertone_fpga_sim::simulate::{Loads, Mode, Options, Report, simulate};
 use undertone_fpga_sim::workload::Workload;
+use undertone_fpga_sim::{mapping, timestamp};
 
 fn run(workload: &str, mode: Mode, loads: Loads, width_bits: u64) -> Report {
     let mut arch = Arch::preset("edge-moe-zcu102").unwrap();
@@ -41,6 +43,21 @@ fn ideal_cycles_are_the_sources() {
         assert_eq!(s.latency_cycles, serial);
         let experts: Vec<_> = s.steps.iter().filter(|s| s.name == "1.experts").collect();
         assert_eq!(experts[0].load_cycles, 147_456);
+    }
+}
+
+/// Leaps change nothing, at full size: every count of every stage of both kinds of layer.
+#[test]
+fn leaps_change_nothing() {
+    let mut arch = Arch::preset("edge-moe-zcu102").unwrap();
+    for width_bits in [128, 256] {
+        arch.memory.width_bits = width_bits;
+        for step in &Workload::builtin("m3vit").unwrap().steps[..25] {
+            let g = mapping::graph(&arch, step).unwrap();
+            let plain = timestamp::Options { leap: false };
+            let plain = timestamp::run_with(&g, plain, &mut Blind).unwrap();
+            assert_eq!(timestamp::run(&g).unwrap(), plain, "{} at {width_bits} bits", step.name);
+        }
     }
 }
 

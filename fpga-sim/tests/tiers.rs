@@ -8,8 +8,8 @@ use undertone_fpga_sim::graph::{Access, Direction, Dram, Graph, Port, StageId, W
 use undertone_fpga_sim::timestamp::Options;
 use undertone_fpga_sim::{Error, stepped, timestamp};
 
-fn window(rng: &mut ChaCha8Rng, iterations: u64) -> Window {
-    let period = rng.random_range(1..=6);
+fn window(rng: &mut ChaCha8Rng, iterations: u64, longest: u64) -> Window {
+    let period = rng.random_range(1..=longest);
     let from = rng.random_range(0..period);
     let to = rng.random_range(from + 1..=period);
     let until = if rng.random_bool(0.3) { rng.random_range(1..=iterations) } else { u64::MAX };
@@ -18,7 +18,7 @@ fn window(rng: &mut ChaCha8Rng, iterations: u64) -> Window {
 
 /// A random network: layers of stages, every FIFO's reader given a program
 /// that takes exactly the tokens its writer makes.
-fn network(rng: &mut ChaCha8Rng) -> Graph {
+fn network(rng: &mut ChaCha8Rng, most_iterations: u64, longest: u64) -> Graph {
     let mut g = Graph::default();
     let layers = rng.random_range(2..=5);
     // Tokens not yet read: FIFO and how many tokens it carries.
@@ -33,7 +33,7 @@ fn network(rng: &mut ChaCha8Rng) -> Graph {
             // or all inputs at once where their counts are equal.
             let most = inputs.iter().map(|x| x.1).max().unwrap_or(0);
             let iterations = if most == 0 {
-                rng.random_range(1..=200)
+                rng.random_range(1..=most_iterations)
             } else {
                 most * rng.random_range(1..=3) + rng.random_range(0..4)
             };
@@ -52,7 +52,7 @@ fn network(rng: &mut ChaCha8Rng) -> Graph {
             let mut outs = Vec::new();
             if layer + 1 < layers {
                 for o in 0..rng.random_range(1..=2) {
-                    let w_out = window(rng, iterations);
+                    let w_out = window(rng, iterations, longest);
                     let n = w_out.count(iterations);
                     if n > 0 {
                         let f = g.fifo(&format!("f{layer}.{w}.{o}"), rng.random_range(1..=5), 32);
@@ -114,7 +114,7 @@ fn timestamp_equals_stepped_start_by_start() {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let (mut agreed, mut stuck) = (0, 0);
     while agreed < 6000 {
-        let g = network(&mut rng);
+        let g = network(&mut rng, 200, 6);
         let (mut a, mut b) = (Recorder::new(&g), Recorder::new(&g));
         let slow = stepped::run_with(&g, &mut a);
         let fast = timestamp::run_with(&g, Options::default(), &mut b);
@@ -138,4 +138,30 @@ fn timestamp_equals_stepped_start_by_start() {
         }
     }
     assert!(stuck > 0, "the generator should also make networks that deadlock");
+}
+
+/// Networks that run long enough to repeat themselves, with windows inside windows: leaps change
+/// no count of any stage.
+#[test]
+fn leaps_change_nothing() {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    for round in 0..3000 {
+        let longest = [6, 40, 300][round % 3];
+        let g = network(&mut rng, 4000, longest);
+        let plain = timestamp::run_with(
+            &g,
+            Options { leap: false },
+            &mut undertone_fpga_sim::engine::Blind,
+        );
+        match (plain, timestamp::run(&g)) {
+            (Ok(plain), Ok(leapt)) => assert_eq!(plain, leapt, "{g:?}"),
+            (
+                Err(Error::Deadlock { at_cycle: x, .. }),
+                Err(Error::Deadlock { at_cycle: y, .. }),
+            ) => {
+                assert_eq!(x, y, "{g:?}");
+            }
+            (plain, leapt) => panic!("{plain:?} against {leapt:?} on {g:?}"),
+        }
+    }
 }

@@ -4,53 +4,123 @@
 //! a window or a list of bursts ends.
 
 use super::Machine;
-use crate::engine::Cursor;
 use crate::graph::{Direction, Graph};
 use std::collections::VecDeque;
 
 /// A picture of the network relative to one moment.
 #[derive(Debug, Clone, Default)]
 struct Snapshot {
-    /// Everything that decides the future, relative to `base`.
+    /// Everything that decides the future, relative to `base`, but for the windows: stage by
+    /// stage, then FIFO by FIFO.
     shape: Vec<u64>,
+    /// Where each part of the shape ends.
+    ends: Vec<usize>,
+    /// Of each part: what changes whenever anything happens in it.
+    trace: Vec<[u64; 4]>,
     base: u64,
     /// By stage: iterations, frozen cycles.
     marks: Vec<[u64; 2]>,
+    /// Positions of all windows.
+    windows: Vec<u64>,
+}
+
+impl Snapshot {
+    fn clear(&mut self) {
+        self.shape.clear();
+        self.ends.clear();
+        self.trace.clear();
+        self.marks.clear();
+        self.windows.clear();
+    }
+
+    /// Ends a part.
+    fn part(&mut self, trace: [u64; 4]) {
+        self.ends.push(self.shape.len());
+        self.trace.push(trace);
+    }
+
+    /// Whether nothing happened in a part since `old`: a stage that waits for a FIFO in which
+    /// nothing happened either. Whatever its clock says, it stays so as long as the rest repeats.
+    fn rests(&self, old: &Self, part: usize) -> bool {
+        old.trace[part] == self.trace[part]
+    }
+
+    /// Whether everything that moved since `old` stands as it stood.
+    fn equals(&self, old: &Self) -> bool {
+        let slice = |x: &Self, part: usize| {
+            let from = part.checked_sub(1).map_or(0, |before| x.ends[before]);
+            from..x.ends[part]
+        };
+        (0..self.ends.len()).all(|part| {
+            self.rests(old, part) || self.shape[slice(self, part)] == old.shape[slice(old, part)]
+        })
+    }
 }
 
 /// Pictures that are kept: periods of up to this many rounds are found at once.
 const PICTURES: usize = 16;
 
-/// Finds periods and leaps over them. A picture is taken whenever the stage
-/// with the most work comes round to the start of its longest window, and
-/// compared with the last few; where rounds are short or nothing repeats, ever
+/// Pictures taken whenever a window comes round; where nothing repeats, ever
 /// more rarely.
-pub(super) struct Leaper {
-    enabled: bool,
-    /// The stage that sets the rhythm.
-    lead: usize,
-    lead_position: u64,
+#[derive(Debug, Default)]
+struct Rhythm {
+    position: u64,
     kept: VecDeque<Snapshot>,
-    passes: u64,
     next: u64,
     distance: u64,
     misses: u32,
+}
+
+impl Rhythm {
+    fn clear(&mut self) {
+        // Pictures that were taken are reused.
+        self.kept.clear();
+        self.distance = 1;
+        self.misses = 0;
+    }
+}
+
+/// Finds periods and leaps over them. The stage with the most work sets the
+/// rhythms: one for each of the lengths of its windows, from blocks through
+/// tokens to rounds, so that it is periods within periods that are leapt over.
+pub(super) struct Leaper {
+    enabled: bool,
+    /// The stage that sets the rhythms, and the phase for which they are known.
+    lead: usize,
+    phase: usize,
+    /// Of each rhythm: the window, by its place among inputs then outputs; short ones first.
+    leads: Vec<usize>,
+    rhythms: Vec<Rhythm>,
+    passes: u64,
 }
 
 impl Leaper {
     pub(super) fn new(enabled: bool, graph: &Graph) -> Self {
         let lead =
             (0..graph.stages.len()).max_by_key(|s| graph.stages[*s].iterations()).unwrap_or(0);
-        Self {
-            enabled,
-            lead,
-            lead_position: 0,
-            kept: VecDeque::new(),
-            passes: 0,
-            next: 0,
-            distance: 1,
-            misses: 0,
+        Self { enabled, lead, phase: usize::MAX, leads: Vec::new(), rhythms: Vec::new(), passes: 0 }
+    }
+
+    /// The windows that set the rhythms of the lead's phase.
+    fn enter(&mut self, machine: &Machine<'_>) {
+        let walker = &machine.states[self.lead].walker;
+        self.phase = walker.phase;
+        let mut windows: Vec<(u64, usize)> = walker
+            .inputs
+            .iter()
+            .chain(&walker.outputs)
+            .enumerate()
+            .map(|(i, x)| (x.1.period(), i))
+            .collect();
+        windows.sort_unstable();
+        windows.dedup_by_key(|w| w.0);
+        // A window of one iteration comes round at every one.
+        if windows.len() > 1 {
+            windows.retain(|w| w.0 > 1);
         }
+        self.leads = windows.into_iter().map(|w| w.1).collect();
+        self.rhythms.resize_with(self.leads.len(), Rhythm::default);
+        self.rhythms.iter_mut().for_each(Rhythm::clear);
     }
 
     pub(super) fn pass(&mut self, machine: &mut Machine<'_>) {
@@ -58,35 +128,47 @@ impl Leaper {
             return;
         }
         self.passes += 1;
-        let walker = &machine.states[self.lead].walker;
-        let longest =
-            walker.inputs.iter().chain(&walker.outputs).map(|x| x.1).max_by_key(Cursor::period);
-        let position = longest.map_or(0, |c| c.pos);
-        let wrapped = position <= self.lead_position;
-        self.lead_position = position;
-        if !wrapped || self.passes < self.next {
-            return;
+        if machine.states[self.lead].walker.phase != self.phase {
+            self.enter(machine);
         }
-        self.next = self.passes + self.distance;
-        let mut now = if self.kept.len() == PICTURES {
-            self.kept.pop_front().unwrap_or_default()
-        } else {
-            Snapshot::default()
-        };
-        machine.picture(&mut now);
-        match self.kept.iter().rev().find(|old| old.shape == now.shape && old.base < now.base) {
-            Some(old) => {
-                machine.leap(old, &now);
-                // What comes next (the end of a phase) is new and has its own period.
-                self.kept.clear();
-                self.distance = 1;
-                self.misses = 0;
+        for r in 0..self.leads.len() {
+            let walker = &machine.states[self.lead].walker;
+            let window = self.leads[r];
+            let cursor = walker
+                .inputs
+                .get(window)
+                .or_else(|| walker.outputs.get(window.wrapping_sub(walker.inputs.len())));
+            let rhythm = &mut self.rhythms[r];
+            let position = cursor.map_or(0, |c| c.1.pos);
+            let wrapped = position <= rhythm.position;
+            rhythm.position = position;
+            if !wrapped || self.passes < rhythm.next {
+                continue;
             }
-            None => {
-                self.kept.push_back(now);
-                self.misses += 1;
-                if self.misses.is_multiple_of(2 * PICTURES as u32) {
-                    self.distance *= 2;
+            rhythm.next = self.passes + rhythm.distance;
+            let mut now = if rhythm.kept.len() == PICTURES {
+                rhythm.kept.pop_front().unwrap_or_default()
+            } else {
+                Snapshot::default()
+            };
+            machine.picture(self.lead, &mut now);
+            let same = |old: &&Snapshot| {
+                old.base < now.base && now.equals(old) && machine.repeats(old, &now)
+            };
+            match rhythm.kept.iter().rev().find(same) {
+                Some(old) => {
+                    machine.leap(old, &now);
+                    // What comes next (the end of a window) is new to this rhythm and to those
+                    // inside it; longer ones go on.
+                    self.rhythms[..=r].iter_mut().for_each(Rhythm::clear);
+                    self.rhythms[..=r].iter_mut().for_each(|x| x.next = 0);
+                }
+                None => {
+                    rhythm.kept.push_back(now);
+                    rhythm.misses += 1;
+                    if rhythm.misses.is_multiple_of(2 * PICTURES as u32) {
+                        rhythm.distance *= 2;
+                    }
                 }
             }
         }
@@ -94,35 +176,28 @@ impl Leaper {
 }
 
 impl Machine<'_> {
-    fn picture(&self, into: &mut Snapshot) {
-        into.shape.clear();
-        into.marks.clear();
-        let shape = &mut into.shape;
-        for state in &self.states {
-            let w = &state.walker;
-            shape.extend([w.phase as u64, u64::from(w.done)]);
-            for (_, c) in w.inputs.iter().chain(&w.outputs) {
-                shape.extend([c.pos, u64::from(c.left == 0)]);
-            }
-        }
-        // A stage that is done has a frozen clock; the moment is the first live one's.
-        let base = self
-            .states
-            .iter()
+    fn picture(&self, lead: usize, into: &mut Snapshot) {
+        into.clear();
+        // The lead's clock is the moment; once it is done, the first live one's.
+        let base = core::iter::once(&self.states[lead])
+            .chain(&self.states)
             .find(|s| !s.walker.done)
             .map_or(0, |s| s.next_local + s.frozen_issue);
         into.base = base;
         for (s, state) in self.states.iter().enumerate() {
+            let w = &state.walker;
             let now = state.next_local + state.frozen_issue;
-            shape.push(u64::from(self.awake[s]));
-            if !state.walker.done {
-                let idle = self.idle_until(s).is_some();
-                shape.extend([
-                    if idle { u64::MAX } else { now.wrapping_sub(base) },
-                    state.walker.gap,
-                ]);
+            let shape = &mut into.shape;
+            shape.extend([w.phase as u64, u64::from(w.done)]);
+            for (_, c) in w.inputs.iter().chain(&w.outputs) {
+                shape.push(u64::from(c.left == 0));
+                into.windows.push(c.pos);
             }
-            shape.push(state.flights.len() as u64);
+            if !w.done {
+                let idle = self.idle_until(s).is_some();
+                shape.extend([if idle { u64::MAX } else { now.wrapping_sub(base) }, w.gap]);
+            }
+            shape.extend([u64::from(self.awake[s]), state.flights.len() as u64]);
             for (due, mask) in &state.flights {
                 shape.extend([(due + state.frozen_push).wrapping_sub(base), u64::from(*mask)]);
             }
@@ -133,34 +208,40 @@ impl Machine<'_> {
                     total - state.frozen_issue,
                 ]);
             }
-            if let Some(m) = &state.memory {
-                shape.extend([
-                    m.bursts.beat % m.bursts.size,
-                    m.done.len() as u64,
-                    u64::from(m.ready.is_some()),
-                ]);
-                shape.push(m.ready.map_or(0, |r| r.max(now).wrapping_sub(base)));
-                let read = self.graph.stages[s].access.filter(|a| a.direction == Direction::Read);
-                if let Some(access) = read.filter(|_| !state.walker.done) {
+            let mut ready = 0;
+            if let (Some(m), Some(access)) = (&state.memory, &self.graph.stages[s].access) {
+                ready = m.ready.map_or(0, |r| r + 1);
+                shape.extend([m.bursts.beat % m.bursts.size, m.done.len() as u64]);
+                shape.push(m.ready.map_or(0, |r| r.max(now).wrapping_sub(base).wrapping_add(1)));
+                let port = &self.graph.ports[access.port.0];
+                let reads = access.direction == Direction::Read;
+                let ahead = if reads { port.read_overhead } else { 0 };
+                if reads && !w.done {
                     // Requests that ran so far ahead that their data is there delay nothing, nor
                     // will later ones: they follow at one a cycle, and bursts take no less.
-                    let there = m.next_request + self.graph.ports[access.port.0].read_overhead;
-                    shape.push(there.max(now).wrapping_sub(base));
+                    shape.push((m.next_request + ahead).max(now).wrapping_sub(base));
                 }
-                for d in &m.done {
-                    shape.push(d.wrapping_sub(base));
-                }
+                // Nor does a burst that was finished so long ago.
+                shape.extend(m.done.iter().map(|d| (d + 1 + ahead).max(now).wrapping_sub(base)));
             }
             into.marks.push([state.count.iterations, state.frozen_issue]);
+            // A stage that is awake has yet to look: it counts as moving.
+            let stamp = if self.awake[s] { u64::MAX - base } else { ready };
+            let flights = (state.flights.len() as u64) << 32 | state.freezes.len() as u64;
+            into.part([state.count.iterations, state.frozen_push, flights, stamp]);
         }
         for (queue, (from, to)) in self.queues.iter().zip(&self.ends) {
             let (writer, reader) = (self.past(*from), self.past(*to));
             let relative = |t: &u64, past: u64| {
                 if *t <= past { 0 } else { t.wrapping_sub(base).wrapping_add(1) }
             };
-            shape.push(queue.tokens.len() as u64);
-            shape.extend(queue.tokens.iter().map(|t| relative(t, reader)));
-            shape.extend(queue.slots.iter().map(|t| relative(t, writer)));
+            into.shape.push(queue.tokens.len() as u64);
+            into.shape.extend(queue.tokens.iter().map(|t| relative(t, reader)));
+            into.shape.extend(queue.slots.iter().map(|t| relative(t, writer)));
+            // Times in a FIFO only grow: the last push or pop shows.
+            let last = |times: &VecDeque<u64>| times.back().map_or(0, |t| t + 1);
+            let tokens = queue.tokens.len() as u64;
+            into.part([last(&queue.tokens), last(&queue.slots), tokens, 0]);
         }
     }
 
@@ -201,19 +282,39 @@ impl Machine<'_> {
         }
     }
 
+    /// Whether every window does the same again from `new` on as from `old` on: it stands where
+    /// it stood, or further on in a stretch of one pattern.
+    fn repeats(&self, old: &Snapshot, new: &Snapshot) -> bool {
+        let mut windows = old.windows.iter().zip(&new.windows);
+        self.states.iter().zip(&old.marks).zip(&new.marks).all(|((state, a), b)| {
+            let di = b[0] - a[0];
+            let w = &state.walker;
+            // Not `all`: every stage must take its own windows from the list.
+            w.inputs.iter().chain(&w.outputs).fold(true, |good, (_, c)| {
+                let Some((was, is)) = windows.next() else { return false };
+                let on = *was < *is && is - was == di && c.stretch(*was).0 == c.stretch(*is).0;
+                good && (was == is || c.left == 0 || on)
+            })
+        })
+    }
+
     /// Repeats what happened between two equal pictures as often as no phase,
     /// window or burst list ends.
     fn leap(&mut self, old: &Snapshot, new: &Snapshot) {
         let mut times = u64::MAX;
+        let mut windows = old.windows.iter().zip(&new.windows);
         for (s, ((state, a), b)) in self.states.iter().zip(&old.marks).zip(&new.marks).enumerate() {
             let di = b[0] - a[0];
-            if di == 0 {
-                continue;
-            }
             let w = &state.walker;
             let mut room = w.left.saturating_sub(1);
             for (_, c) in w.inputs.iter().chain(&w.outputs) {
                 room = room.min(c.room().saturating_sub(1));
+                if windows.next().is_some_and(|(was, is)| was != is) && c.left != 0 {
+                    room = room.min(c.stretch(c.pos).1.saturating_sub(1));
+                }
+            }
+            if di == 0 {
+                continue;
             }
             if let Some(m) = &state.memory {
                 room = room.min((m.bursts.total - m.bursts.beat).saturating_sub(m.bursts.size));
@@ -274,7 +375,11 @@ impl Machine<'_> {
                 }
             }
         }
-        for (queue, (from, to)) in self.queues.iter_mut().zip(&self.ends) {
+        let stages = self.states.len();
+        for (f, (queue, (from, to))) in self.queues.iter_mut().zip(&self.ends).enumerate() {
+            if new.rests(old, stages + f) {
+                continue;
+            }
             let (writer, reader) = (past(*from), past(*to));
             for t in queue.tokens.iter_mut().filter(|t| **t > reader) {
                 *t += shift;
