@@ -1,11 +1,11 @@
-"""SCALE-Sim 3 on the four rows of the validation table, as CSV on standard output.
+"""SCALE-Sim 3 on the four rows of the validation table, or on M N K, as CSV on standard output.
 
     python3 -m venv scalesim && scalesim/bin/pip install numpy==1.26.4 'pandas<3' scalesim==3.0.0
     scalesim/bin/python fpga-sim/peers/scalesim.py
 
-Beside it, in the same minute:
+Beside this project's simulator and Verilator, in one run:
 
-    cargo run --release -p undertone-fpga-sim --example speed
+    cargo run --release -p undertone-fpga-sim --example peers -- scalesim/bin/python
 """
 
 import csv
@@ -18,6 +18,8 @@ import time
 sys.path.pop(0)
 
 ROWS = [(129, 192, 192), (129, 768, 192), (129, 192, 768), (16, 384, 192)]
+if len(sys.argv) == 4:
+    ROWS = [tuple(map(int, sys.argv[1:]))]
 
 CONFIG = """[general]
 run_name = peer
@@ -70,10 +72,10 @@ def main():
         topology.write_text("\n".join(lines) + "\n")
         sim = scalesim(save_disk_space=True, verbose=False, config=str(config), topology=str(topology),
                        layout=str(layout(folder)), input_type_gemm=True)
-        start = time.perf_counter()
+        start = time.process_time()
         with contextlib.redirect_stdout(io.StringIO()):
             sim.run_scale(top_path=str(folder))
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         report = next(folder.rglob("COMPUTE_REPORT.csv"))
         total = 0
         print("m,n,k,compute_cycles,cycles_with_prefetch")
@@ -81,7 +83,7 @@ def main():
             prefetch, cycles = (round(float(x)) for x in row[1:3])
             total += prefetch
             print(f"{m},{n},{k},{cycles},{prefetch}")
-        print(f"# {total} cycles in {seconds:.2f} s: {total / seconds:.0f} cycles/s")
+        print(f"# {total} cycles in {seconds:.3f} s of processor time: {total / seconds:.0f} cycles/s")
 
 
 def layout(folder):

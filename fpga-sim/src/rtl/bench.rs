@@ -103,7 +103,7 @@ pub fn top(benches: &[Bench]) -> String {
 /// output stream the count and gaps; writes to `argv[2]` for each input the
 /// cycles in which the unit popped, and for each output the cycles of its
 /// pushes, then low and high words as its sink saw them. `argv[3]` bounds the
-/// cycles. All words are little-endian, as the machine's.
+/// cycles. Prints cycles and processor seconds. All words are little-endian, as the machine's.
 pub fn harness(benches: &[Bench]) -> String {
     let (mut sources, mut sinks) = (Vec::new(), Vec::new());
     for (b, bench) in benches.iter().enumerate() {
@@ -134,6 +134,7 @@ pub fn harness(benches: &[Bench]) -> String {
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <vector>
 typedef std::vector<uint64_t> Words;
 static FILE *file;
@@ -172,6 +173,7 @@ int main(int argc, char **argv) {{
   top->rst = 1;
   for (int i = 0; i < 4; i++) {{ top->clk = 0; top->eval(); top->clk = 1; top->eval(); }}
   top->rst = 0; top->clk = 0; top->eval();
+  clock_t start = clock();
   for (; t < limit; t++) {{
     bool busy = false;
     for (auto &s : out) busy |= s.at < s.gap.size();
@@ -179,12 +181,13 @@ int main(int argc, char **argv) {{
 {offer}    top->eval();
 {record}    top->clk = 1; top->eval(); top->clk = 0; top->eval();
   }}
+  double seconds = double(clock() - start) / CLOCKS_PER_SEC;
   file = fopen(argv[2], "wb"); if (!file) return 2;
   for (auto &s : in) put(s.pops);
   for (auto &s : out) {{ put(s.pushes); put(s.lo); put(s.hi); }}
   fclose(file);
   top->final(); delete top;
-  printf("%llu cycles\n", (unsigned long long)t);
+  printf("%llu cycles, %.6f s of processor time\n", (unsigned long long)t, seconds);
   return t < limit ? 0 : 1;
 }}
 "#,
