@@ -5,17 +5,18 @@
 //! fail where `CI` is set and say so elsewhere.
 #![allow(clippy::unwrap_used)]
 
+mod attention;
+mod synthesis;
+
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rayon::prelude::*;
 use std::process::Command;
 use undertone_core::fixed::{
     edge_moe, linear::dot, recip::recip, requant::round_shift, shift::RowSum,
 };
 use undertone_fpga_sim::engine::Recorder;
 use undertone_fpga_sim::graph::{FifoId, Graph, Phase, StageId, Window};
-use undertone_fpga_sim::mapping::{AttentionTail, ScoreStages};
-use undertone_fpga_sim::resources::{memory_bram36, product_dsps};
+use undertone_fpga_sim::mapping::ScoreStages;
 use undertone_fpga_sim::rtl::{self, Array, Bench, Design, Scores};
 use undertone_fpga_sim::{stepped, timestamp};
 
@@ -249,7 +250,7 @@ fn cases(rng: &mut ChaCha8Rng) -> Vec<Case> {
     }));
     cases.push(linear_case(rng));
     cases.push(scores_case(rng));
-    cases.push(attention_case(rng));
+    cases.push(attention::case(rng));
     cases
 }
 
@@ -370,72 +371,6 @@ fn repeat(g: &mut Graph, first: usize, runs: usize) {
     }
 }
 
-/// One whole head of the attention that the tests generate: eight tokens on three lanes end
-/// with a partial round.
-const ATTENTION: Scores =
-    Scores { tokens: 8, lanes: 3, blocks: 2, multiplier: 1_518_500_250, shift: 47, depth: 2 };
-
-/// Q, K and V in, attention out: equal to the core's kernel over the keys in each lane's order.
-fn attention_case(rng: &mut ChaCha8Rng) -> Case {
-    use undertone_core::fixed::{Requant, attention};
-    let (n, lanes, blocks, runs) = (8usize, 3usize, 2usize, 13_000usize);
-    let score = Requant { multiplier: ATTENTION.multiplier as i32, shift: ATTENTION.shift as i32 };
-    let pack = |words: &[i16]| words.iter().rev().fold(0u64, |p, w| p << 16 | u64::from(*w as u16));
-    let (mut queries, mut keys, mut values, mut out) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for run in 0..runs {
-        let mut draw = |columns: usize, shift: u32| -> Vec<Vec<i16>> {
-            (0..n).map(|_| (0..columns).map(|_| rng.random::<i16>() >> shift).collect()).collect()
-        };
-        // From weights that are all alike to one key that takes all.
-        let (q, k) = (draw(4 * blocks, run as u32 % 7), draw(4 * blocks, run as u32 % 3));
-        let mut v = draw(4, 0);
-        if run % 11 == 0 {
-            // Quotients at the ends of their format.
-            v.iter_mut().for_each(|row| row.copy_from_slice(&[i16::MAX, i16::MIN, -1, 1]));
-        }
-        queries.extend(q.iter().flat_map(|t| t.chunks(4).map(pack)));
-        let steps = (0..n.div_ceil(lanes)).flat_map(|_| 0..n).chain(0..(n + lanes - 1) % lanes);
-        for key in steps {
-            keys.extend(k[key].chunks(4).map(pack));
-            values.push(pack(&v[key]));
-        }
-        for (query, row) in q.iter().enumerate() {
-            let around = |m: &[Vec<i16>]| -> Vec<i16> {
-                (0..n).flat_map(|i| m[(query % lanes + i) % n].clone()).collect()
-            };
-            let (k, v) = (around(&k), around(&v));
-            let rows = |data, rows, columns| attention::Rows::new(data, rows, columns, columns);
-            let head = attention::Head {
-                q: rows(row, 1, 4 * blocks).unwrap(),
-                k: rows(&k, n, 4 * blocks).unwrap(),
-                v: rows(&v, n, 4).unwrap(),
-                score,
-                mask: attention::Mask::default(),
-            };
-            let (mut scratch, mut y) = ([0i64; 4], [0i16; 4]);
-            attention::softmax::<10, i16>(&head, 0, &mut scratch, &mut y, 4).unwrap();
-            out.push((pack(&y), 0));
-        }
-    }
-    let design = rtl::attention(ATTENTION);
-    Case::new(rng, design, vec![queries, keys, values], vec![out], |g, _, i, o| {
-        let first = g.stages.len();
-        let stages = ScoreStages {
-            tokens: n as u64,
-            lanes: lanes as u64,
-            blocks: blocks as u64,
-            products: (1, rtl::PRODUCTS),
-            statistics: (1, rtl::STATISTICS),
-            between: (ATTENTION.depth.into(), 96),
-        };
-        let tail =
-            AttentionTail { mix: rtl::MIX, reciprocal: rtl::RECIPROCAL, divide: rtl::DIVIDE };
-        stages.add_attention(g, [i[0], i[1], i[2]], o[0], tail);
-        repeat(g, first, runs);
-    })
-}
-
 struct Reader<'a>(&'a [u8]);
 impl Reader<'_> {
     fn words(&mut self) -> Vec<u64> {
@@ -550,99 +485,5 @@ fn same(name: &str, what: &str, rtl: &[u64], simulator: &[u64]) {
     assert_eq!(rtl.len(), simulator.len(), "{name}: number of {what}");
     if let Some(i) = (0..rtl.len()).find(|i| rtl[*i] != simulator[*i]) {
         panic!("{name}: {what} differ at {i}: RTL cycle {}, simulator {}", rtl[i], simulator[i]);
-    }
-}
-
-/// Cells of a module after `synth_xilinx -family xcup`.
-#[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
-struct Cells {
-    lut: u64,
-    ff: u64,
-    dsp: u64,
-    bram36: u64,
-    bram18: u64,
-}
-
-fn synthesise(design: &Design) -> Cells {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("unit.v");
-    std::fs::write(&file, &design.verilog).unwrap();
-    let script = format!(
-        "read_verilog {}; synth_xilinx -family xcup -top {}; stat",
-        file.display(),
-        design.name
-    );
-    let out =
-        Command::new("yosys").args(["-q", "-p", &script, "-l", "/dev/stdout"]).output().unwrap();
-    let text = String::from_utf8_lossy(&out.stdout);
-    assert!(out.status.success(), "{text}{}", String::from_utf8_lossy(&out.stderr));
-    let mut cells = Cells::default();
-    let last = text.rsplit("Number of cells").next().unwrap();
-    for line in last.lines() {
-        let mut words = line.split_whitespace();
-        let (Some(cell), Some(Ok(n))) = (words.next(), words.next().map(str::parse::<u64>)) else {
-            continue;
-        };
-        match cell {
-            c if c.starts_with("LUT") => cells.lut += n,
-            c if c.starts_with("FD") => cells.ff += n,
-            "DSP48E2" => cells.dsp += n,
-            "RAMB36E2" => cells.bram36 += n,
-            "RAMB18E2" => cells.bram18 += n,
-            _ => {}
-        }
-    }
-    cells
-}
-
-#[test]
-fn synthesis_meets_the_estimate() {
-    if !have("yosys") {
-        return;
-    }
-    let pe = Array {
-        rows: 4,
-        columns: 4,
-        ins: 1,
-        outs: 1,
-        input_bits: 32,
-        weight_bits: 16,
-        sum_bits: 48,
-    };
-    let weights: Vec<Vec<i32>> =
-        (0..4).map(|c| (0..4).map(|r| 7919 * (c + 1) - 104_729 / (r + 2)).collect()).collect();
-    let (lanes, words) = (u64::from(ATTENTION.lanes), 4);
-    let stage = |name| rtl::attention_stage(ATTENTION, name);
-    let table = [
-        (rtl::shift_recurrence(), 0, 0, 124, 36),
-        (rtl::edge_moe_recurrence(), product_dsps(32, 32), 0, 154, 32),
-        (rtl::weight_buffer(576, 4096), 0, memory_bram36(576, 4096), 0, 0),
-        (rtl::gelu(), product_dsps(18, 18), 0, 298, 254),
-        (rtl::shift_sum(), 1, 0, 581, 316),
-        (rtl::edge_moe_exp(), 4 * product_dsps(65, 65), 0, 2877, 563),
-        (rtl::edge_moe_sum(), 4 * product_dsps(65, 65) + product_dsps(32, 32), 0, 3188, 696),
-        (rtl::reciprocal(), product_dsps(33, 33) + 6 * product_dsps(35, 33), 0, 1685, 575),
-        (rtl::array(pe, &weights), 16 * product_dsps(32, 16), 0, 2350, 1253),
-        (stage("products"), lanes * (words + product_dsps(40, 33)), 0, 1684, 895),
-        (stage("weights"), 1, 0, 920, 454),
-        (stage("mix"), words * product_dsps(26, 16), 0, 1025, 535),
-        (stage("divide"), words * product_dsps(48, 33), 0, 3319, 398),
-    ];
-    println!("| module | LUT | FF | DSP | BRAM36 |\n|---|---:|---:|---:|---:|");
-    // Synthesised in parallel, printed and compared in order.
-    let cells: Vec<Cells> = table.par_iter().map(|row| synthesise(&row.0)).collect();
-    for ((design, dsp, bram36, lut, ff), cells) in table.into_iter().zip(cells) {
-        let bram = cells.bram36 + cells.bram18.div_ceil(2);
-        println!("| {} | {} | {} | {} | {bram} |", design.name, cells.lut, cells.ff, cells.dsp);
-        // Look-up tables and flip-flops are yosys 0.23's; other versions may differ by a fifth.
-        for (what, got, want) in [("LUT", cells.lut, lut), ("FF", cells.ff, ff)] {
-            assert!(
-                5 * got.abs_diff(want) <= want,
-                "{}: {got} {what}, about {want} expected",
-                design.name
-            );
-        }
-        assert_eq!(cells.dsp, dsp, "{}: DSP", design.name);
-        assert_eq!(bram, bram36, "{}: BRAM", design.name);
     }
 }
