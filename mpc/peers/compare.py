@@ -140,7 +140,8 @@ def party(rank, protocol, only, ports, log, runs, shares):
             runtime.run(program)
             return time.perf_counter() - start
 
-        # One run to warm up, with the profile.
+        # The first run sets up what later ones use: it is not counted.
+        run(profiled)
         print(f"@profile {name}", file=sys.stderr, flush=True)
         run(profiled)
         times = sorted(run(runtime) for _ in range(runs))
@@ -180,10 +181,12 @@ def spu_side(args):
         if line.startswith("@profile "):
             name = line[9:].strip()
         elif match := re.search(r"total send bytes (\d+).*send actions (\d+)", line):
-            found.setdefault(name, [int(match[1]), int(match[2]), None])
+            if name:
+                found[name] = [int(match[1]), int(match[2]), None]
         elif line.startswith("@median "):
             name, seconds = line[8:].rsplit("@", 1)
             found[name][2] = float(seconds)
+            name = None
     if not found:
         sys.exit(f"SPU said nothing; see {logs[0]}")
     return found
