@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use undertone_core::{Bound, Fault, Made, Mask, Shape, Unsupported, World as _};
+use undertone_core::{Bound, Fault, Made, Mask, Role, Shape, Site, Unsupported, World as _};
 use undertone_model::config::{HeadKind, NormKind};
 use undertone_model::host::{Host, Weight};
 use undertone_model::reference::{self, Matrix};
@@ -266,10 +266,9 @@ impl Classifier {
     /// [`ClassifierError::Input`] for an image of another size.
     pub fn polynomial(&self, rows: &[f32]) -> Result<Vec<f64>> {
         self.plain(rows, |layer, x| {
-            let on = &self.model.config.layers[layer].domains;
+            // `check` has found the range.
+            let (lo, hi) = row_sums(&self.model, layer).unwrap_or((1.0, 2.0));
             let eps = eps(&self.model.config.layers[layer].heads[0]);
-            // `check` has found the domain.
-            let (lo, hi) = on.get("denominator").copied().unwrap_or((1.0, 2.0));
             self.accuracy.reciprocal(lo + eps, hi + eps).value(x)
         })
     }
@@ -356,6 +355,11 @@ const NOT_POWER: ClassifierError = ClassifierError::Model {
 const NOT_QUADRATIC: ClassifierError =
     ClassifierError::Model { found: "an activation other than quadratic", wanted: "`quadratic`" };
 
+/// The calibrated range of a layer's row sums.
+fn row_sums(model: &Model, layer: usize) -> Option<(f64, f64)> {
+    model.calibration.get(Site::layer(layer as u16, Role::Denominator))
+}
+
 fn eps(head: &HeadKind) -> f64 {
     match head {
         HeadKind::Power { eps, .. } => *eps,
@@ -378,7 +382,7 @@ fn check(model: &Model) -> Result<()> {
     if c.norm_position != NormPosition::Pre || c.layers.iter().any(|l| l.norm != NormKind::Affine) {
         return refused("a norm with a secret divisor", "pre-norm `affine`, a folded BatchNorm");
     }
-    for layer in &c.layers {
+    for (number, layer) in c.layers.iter().enumerate() {
         let alike = layer.heads.iter().all(|h| *h == layer.heads[0]);
         if !alike || !matches!(layer.heads[0], HeadKind::Power { mean: false, .. }) {
             return Err(NOT_POWER);
@@ -386,7 +390,7 @@ fn check(model: &Model) -> Result<()> {
         if layer.activation != Activation::Quadratic {
             return Err(NOT_QUADRATIC);
         }
-        if !layer.domains.contains_key("denominator") {
+        if row_sums(model, number).is_none() {
             return refused("a model without calibrated ranges", "`undertone calibrate` first");
         }
     }

@@ -250,10 +250,10 @@ impl<E: Engine + Sync> Ckks<E> {
     /// Zeros where the mask hides a key: one level.
     pub(super) fn mask_scores(&self, a: Packed<E::Ct>, mask: &Mask<'_>) -> Made<Self> {
         let (shape, p) = (a.shape, a.packing);
+        let held = self.weights(&a, "mask")?;
         if !mask.fits(shape) {
             return Err(Fault::Shape { op: "mask", left: shape, right: shape }.into());
         }
-        let held = self.weights(&a, "mask")?;
         let e = &self.engine;
         let one = |(t, ct): (usize, &E::Ct)| {
             let slots = p.fill(Layout::Scores, 0.0, |f, r, i| {

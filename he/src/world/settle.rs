@@ -28,6 +28,7 @@ struct Source<'a, C> {
 
 /// The diagonals of one ciphertext that matter for each group of output columns.
 type Diagonals = Vec<BTreeSet<usize>>;
+type Sources<'a, C> = Vec<(Source<'a, C>, Diagonals)>;
 
 impl<E: Engine + Sync> Ckks<E> {
     /// Computes a tensor that waits, in sparse layout.
@@ -147,7 +148,7 @@ impl<E: Engine + Sync> Ckks<E> {
         born: Layout,
         groups: usize,
         baby: usize,
-    ) -> Result<Vec<(Source<'a, E::Ct>, Diagonals)>, HeError> {
+    ) -> Result<Sources<'a, E::Ct>, HeError> {
         let e = &self.engine;
         let of = |base: &'a Base<E::Ct>| {
             let found = Layout::Spread;

@@ -103,6 +103,9 @@ impl<C: Clone> Packed<C> {
     }
 }
 
+/// Rotations already computed, by (rolling, ciphertext, level), then blocks.
+pub(super) type Rotations<C> = BTreeMap<(bool, usize, usize), BTreeMap<usize, Arc<C>>>;
+
 /// Ciphertexts that affine images refer to.
 pub(super) struct Base<C> {
     /// Valid in sparse layout: a ciphertext for every F columns.
@@ -115,8 +118,7 @@ pub(super) struct Base<C> {
     /// Adjacent blocks that hold the same column; more than one only below F columns.
     pub(super) replicas: usize,
     pub(super) factor: f64,
-    /// Rotations already computed, by (rolling, ciphertext, level), then blocks.
-    pub(super) cache: Mutex<BTreeMap<(bool, usize, usize), BTreeMap<usize, Arc<C>>>>,
+    pub(super) cache: Mutex<Rotations<C>>,
 }
 
 impl<C> Base<C> {
@@ -307,7 +309,8 @@ impl<C> Affine<C> {
             let greatest = (0..y.len()).max_by(|&i, &j| y[i].abs().total_cmp(&y[j].abs()))?;
             *alpha = x[greatest] / y[greatest];
             let rest = x.iter().zip(&y).map(|(x, y)| (x - *alpha * y).abs()).fold(0.0, f64::max);
-            if alpha.abs() < 1e-6 || !(rest <= 1e-9 * x[greatest].abs()) {
+            let alike = alpha.abs() > 1e-6 && rest <= 1e-9 * x[greatest].abs();
+            if !alike {
                 return None;
             }
         }
@@ -328,7 +331,7 @@ impl<C> Affine<C> {
         let columns = factors.len();
         let half = |at: usize| beta.values[at] / (2.0 * factors[at % columns]);
         let each = 0..beta.values.len();
-        if each.clone().any(|at| !(half(at).abs() <= 16.0)) {
+        if !each.clone().all(|at| half(at).abs() <= 16.0) {
             return None;
         }
         let of = |f: &dyn Fn(usize) -> f64| Bias {
