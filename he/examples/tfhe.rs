@@ -52,7 +52,14 @@ fn main() -> Result<(), Error> {
     );
     println!(
         "{:>8} {:>9} {:>9} {:>8} {:>8} {:>10} {:>6} {:>10} {:>14}",
-        "products", "planned", "counted", "cpu s", "wall s", "ms each", "equal", "worst",
+        "products",
+        "planned",
+        "counted",
+        "cpu s",
+        "wall s",
+        "ms each",
+        "equal",
+        "worst",
         "log2 p(fail)"
     );
     // An input of which the calibration is true.

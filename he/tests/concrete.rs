@@ -19,9 +19,8 @@ fn concrete(table: &[i64; 1 << BITS]) -> Vec<i64> {
     let mut fft = FftEngine::new(()).unwrap();
     let input_key: LweSecretKey64 = engine.generate_new_lwe_secret_key(lwe).unwrap();
     let glwe_key: GlweSecretKey64 = engine.generate_new_glwe_secret_key(glwe, size).unwrap();
-    let key: LweBootstrapKey64 = engine
-        .generate_new_lwe_bootstrap_key(&input_key, &glwe_key, base, levels, large)
-        .unwrap();
+    let key: LweBootstrapKey64 =
+        engine.generate_new_lwe_bootstrap_key(&input_key, &glwe_key, base, levels, large).unwrap();
     let key: FftFourierLweBootstrapKey64 = fft.convert_lwe_bootstrap_key(&key).unwrap();
     let output_key: LweSecretKey64 =
         engine.transform_glwe_secret_key_to_lwe_secret_key(glwe_key).unwrap();
