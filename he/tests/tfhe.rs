@@ -91,7 +91,7 @@ fn products_of_all_pairs() {
     let pairs: Vec<(i64, i64)> = (-2..2).flat_map(|x| (-2..2).map(move |y| (x, y))).collect();
     for products in [Products::Tables, Products::Squares] {
         let mut world = Tfhe::new(server.clone(), products);
-        let mut of = |pick: fn(&(i64, i64)) -> i64| {
+        let of = |pick: fn(&(i64, i64)) -> i64| {
             let cells = pairs.iter().map(|p| keys.encrypt(server, pick(p), (-2, 1)).unwrap());
             world.admit(Shape::new(1, 4, 4), (-2, 1), 0, cells.collect()).unwrap()
         };

@@ -148,7 +148,8 @@ impl<E: Engine> Tfhe<E> {
         };
         let (shift, lo, hi) = self.fit(interval, a.unit + b.unit, on);
         let unit = a.unit + b.unit + shift as i16;
-        let quarter = |t: i64| if shift == 0 { t * t >> 2 } else { round_shift(t * t, shift + 2) };
+        let quarter =
+            |t: i64| if shift == 0 { (t * t) >> 2 } else { round_shift(t * t, shift + 2) };
         let side = |k: i64| -> Result<Integers<E::Ct>> {
             let mut t = a.clone();
             for (x, y) in t.cells.iter_mut().zip(&b.cells) {

@@ -70,7 +70,7 @@ fn the_head_equals_plain_integer_loops() {
     let mut seen = std::collections::BTreeSet::new();
     for seed in 0..400u64 {
         let at = |k: u64| {
-            ((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (2 * k + 20) & 3) as i64 - 2
+            (((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (2 * k + 20)) & 3) as i64 - 2
         };
         let [q, k, v] = [0, 4, 8].map(|from| (from..from + 4).map(at).collect::<Vec<_>>());
         let mut wanted = Vec::new();
