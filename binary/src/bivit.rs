@@ -289,7 +289,9 @@ fn each_row(
     let mut masks = [vec![0u64; blocks], vec![0u64; blocks]];
     let mut rows = [vec![0i32; v.dim()], vec![0i32; v.dim()]];
     // Rows of V as bytes, for queries that attend to few keys.
-    let bytes = (level.clamped() == Level::Avx512).then(|| Bytes::new(v.view()));
+    let wide = level.clamped() == Level::Avx512 && k.rows() < 1 << 16;
+    let bytes = wide.then(|| Bytes::new(v.view()));
+    let mut list = vec![0u16; if wide { 64 * blocks } else { 0 }];
     let mut waiting: Option<(usize, u32)> = None;
     let most = |least: u8| (u32::from(least) + margin).min(255) as u8;
     rows_of_distances(level, q, &planes, &mut room, |i, lines, least| {
@@ -298,7 +300,7 @@ fn each_row(
         let mask = if waiting.is_some() { &mut *mb } else { &mut *ma };
         let count = within(level, lines, most(least), tail, mask);
         if let Some(bytes) = bytes.as_ref().filter(|b| few(count, k.rows(), b, &values)) {
-            add_rows(mask, bytes, count, ra);
+            add_rows(mask, bytes, count, &mut list, ra);
             each(i, ra, count);
         } else if let Some((before, first)) = waiting.take() {
             // Queries go in pairs: both share the reading of V.
@@ -320,24 +322,24 @@ fn each_row(
     Ok(())
 }
 
-/// Whether adding up the chosen rows of V costs less than counting the bits of all.
-///
-/// Counting takes about 3/2 cycles a word of 64 keys and group of 8 channels, adding about 3 cycles a
-/// chosen key and line of 64 channels (measured on one AVX-512 machine).
+/// Whether adding up the chosen rows of V costs less than counting the bits of all: about 3/2 cycles a
+/// word of 64 keys and group of 8 channels for counting, against six cycles a word to list the rows
+/// and two a chosen row and line of 64 channels (estimated from one AVX-512 machine).
 fn few(count: u32, keys: usize, bytes: &Bytes, values: &Slices) -> bool {
-    count as usize * bytes.each * 128 <= keys * values.groups
+    let words = keys.div_ceil(64);
+    2 * (6 * words + 2 * count as usize * bytes.each + 40) <= 3 * words * values.groups
 }
 
 /// `out[c] = 2·Σ_j v_jc − count` over the keys of a mask. Only reached at the level that has it.
-fn add_rows(mask: &[u64], bytes: &Bytes, count: u32, out: &mut [i32]) {
+fn add_rows(mask: &[u64], bytes: &Bytes, count: u32, list: &mut [u16], out: &mut [i32]) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: bytes exist only at this level, which was detected; the mask's tail is clear, so its
     // bits are keys, which have a row each.
     unsafe {
-        crate::simd::avx512::sum_rows(mask, bytes, count, out);
+        crate::simd::avx512::sum_rows(mask, bytes, count, list, out);
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (mask, bytes, count, out);
+    let _ = (mask, bytes, count, list, out);
 }
 
 fn within(level: Level, lines: &[Line], most: u8, tail: u64, mask: &mut [u64]) -> u32 {

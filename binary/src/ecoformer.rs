@@ -193,6 +193,11 @@ fn normalisers(level: Level, x: &[f32], dim: usize, out: &mut [f32]) -> bool {
 }
 
 fn sum_of_directions(level: Level, x: &[f32], inverse: &[f32], sum: &mut [f32], part: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if level == Level::Avx512 {
+        // SAFETY: the level is clamped to what was detected; the caller checked the sizes.
+        return unsafe { crate::simd::hash512::sum_of_directions(x, inverse, sum) };
+    }
     at!(level, sum_of_directions(x, inverse, sum, part));
 }
 

@@ -112,8 +112,7 @@ impl Encoder {
         self.layers.iter().map(|l| (tokens * anchors(l)) as u64).sum()
     }
 
-    /// The queries that each layer's attention is fed, `[layer][head]`, tokens × head width:
-    /// what a hash is fitted to. `each` may exchange a layer's hash before the layer runs.
+    /// The queries of a layer, tokens × width, heads side by side: what hashes are fitted to.
     pub(super) fn query_of(&self, layer: usize, stream: &Stream) -> Result<Vec<f32>, BitFault> {
         let mut run = Run { encoder: self, counts: Counts::NONE, real: true };
         let layer = &self.layers[layer];

@@ -249,38 +249,69 @@ pub(crate) unsafe fn count_rows<const XOR: bool>(
 /// `out[c] = 2·Σ_j v_jc − count` over the rows j of `mask`, `v` in bytes 0 and 1: row after row, 64
 /// columns a register.
 ///
+/// The rows are listed first: a walk over the bits of sparse words would be mispredicted at every
+/// word's end.
+///
 /// # Safety
-/// Needs AVX-512 F, BW; `values` has a row for every bit of `mask` that is set, and at least
-/// `out.len()` columns.
-#[target_feature(enable = "avx512f,avx512bw,bmi1,bmi2")]
+/// Needs AVX-512 F, BW, VBMI2; `values` has a row for every bit of `mask` that is set, fewer than 2¹⁶
+/// in all, and at least `out.len()` columns; `list` has 64 places a word of `mask`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,popcnt")]
 pub(crate) unsafe fn sum_rows(
     mask: &[u64],
     values: &crate::layout::Bytes,
     count: u32,
+    list: &mut [u16],
     out: &mut [i32],
 ) {
+    const COUNTING: [u8; 64] = {
+        let mut bytes = [0; 64];
+        let mut i = 0;
+        while i < 64 {
+            bytes[i] = i as u8;
+            i += 1;
+        }
+        bytes
+    };
+    // SAFETY: 64 bytes.
+    let counting = unsafe { _mm512_loadu_si512(COUNTING.as_ptr().cast()) };
+    assert!(list.len() >= 64 * mask.len(), "64 places a word");
+    let mut at = 0;
+    for (w, &word) in mask.iter().enumerate() {
+        let packed = _mm512_maskz_compress_epi8(word, counting);
+        let base = (64 * w) as u16 as i16;
+        let ones = word.count_ones() as usize;
+        let to = list.as_mut_ptr().wrapping_add(at);
+        // Most words have few rows, and a short store seldom crosses a line.
+        let first = _mm256_cvtepu8_epi16(_mm512_castsi512_si128(packed));
+        // SAFETY: before word w at most 64·w rows were listed, so 64 places are left.
+        unsafe {
+            _mm256_storeu_si256(to.cast(), _mm256_add_epi16(first, _mm256_set1_epi16(base)));
+        }
+        if ones > 16 {
+            let base = _mm512_set1_epi16(base);
+            let low = _mm512_cvtepu8_epi16(_mm512_castsi512_si256(packed));
+            let high = _mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64::<1>(packed));
+            // SAFETY: as above.
+            unsafe {
+                _mm512_storeu_si512(to.cast(), _mm512_add_epi16(low, base));
+                _mm512_storeu_si512(to.wrapping_add(32).cast(), _mm512_add_epi16(high, base));
+            }
+        }
+        at += ones;
+    }
     let each = values.each;
     for (l, out) in out.chunks_mut(64).enumerate() {
         let mut wide = [_mm512_setzero_si512(); 4];
-        let mut bytes = _mm512_setzero_si512();
-        let mut room = 255u32;
-        for (w, &word) in mask.iter().enumerate() {
-            let mut left = word;
-            // A byte holds 255 rows; a word brings at most 64.
-            if room < 64 {
-                widen(bytes, &mut wide);
-                (bytes, room) = (_mm512_setzero_si512(), 255);
+        // A byte holds 255 rows.
+        for rows in list[..at].chunks(255) {
+            let mut bytes = _mm512_setzero_si512();
+            for &j in rows {
+                // SAFETY: the caller's: listed rows exist.
+                let row = unsafe { values.lines.get_unchecked(usize::from(j) * each + l) };
+                bytes = _mm512_add_epi8(bytes, load(row));
             }
-            room -= left.count_ones();
-            let rows = &values.lines[w * BLOCK * each + l..];
-            while left != 0 {
-                let j = left.trailing_zeros() as usize;
-                // SAFETY: the caller's: set bits have rows.
-                bytes = _mm512_add_epi8(bytes, load(unsafe { rows.get_unchecked(j * each) }));
-                left &= left - 1;
-            }
+            widen(bytes, &mut wide);
         }
-        widen(bytes, &mut wide);
         for (part, out) in wide.into_iter().zip(out.chunks_mut(16)) {
             let y = _mm512_sub_epi32(_mm512_add_epi32(part, part), _mm512_set1_epi32(count as i32));
             let lanes = (0xffffu32 >> (16 - out.len())) as u16;

@@ -224,6 +224,44 @@ pub(crate) unsafe fn normalisers(x: &[f32], dim: usize, out: &mut [f32]) -> bool
     fine
 }
 
+/// Σ x̂ in the order of the portable form: blocks of tokens, sums in registers, 64 columns at a time.
+///
+/// # Safety
+/// Needs AVX-512 F; `x` holds `inverse.len()` tokens of `sum.len()` values.
+#[target_feature(enable = "avx512f")]
+pub(crate) unsafe fn sum_of_directions(x: &[f32], inverse: &[f32], sum: &mut [f32]) {
+    use undertone_core::binary::hash::SUM_BLOCK;
+    let dim = sum.len();
+    for (strip, sum) in sum.chunks_mut(64).enumerate() {
+        let lanes: [u16; 4] = std::array::from_fn(|i| {
+            let left = sum.len().saturating_sub(16 * i).min(16);
+            ((1u32 << left) - 1) as u16
+        });
+        let mut total = [_mm512_setzero_ps(); 4];
+        for (tokens, inverse) in x.chunks(SUM_BLOCK * dim).zip(inverse.chunks(SUM_BLOCK)) {
+            let mut part = [_mm512_setzero_ps(); 4];
+            for (token, &r) in tokens.chunks_exact(dim).zip(inverse) {
+                let r = _mm512_set1_ps(r);
+                let token = token[64 * strip..].as_ptr();
+                for i in 0..4 {
+                    // SAFETY: only lanes that the token has are read; without one the address is
+                    // never followed.
+                    let v = unsafe { _mm512_maskz_loadu_ps(lanes[i], token.wrapping_add(16 * i)) };
+                    part[i] = _mm512_add_ps(part[i], _mm512_mul_ps(v, r));
+                }
+            }
+            for i in 0..4 {
+                total[i] = _mm512_add_ps(total[i], part[i]);
+            }
+        }
+        for i in 0..4 {
+            let to = sum.as_mut_ptr().wrapping_add(16 * i);
+            // SAFETY: only lanes that `sum` has are written.
+            unsafe { _mm512_mask_storeu_ps(to, lanes[i], total[i]) };
+        }
+    }
+}
+
 /// x² in sixteen running sums.
 #[inline]
 #[target_feature(enable = "avx512f")]

@@ -21,7 +21,7 @@ pub enum Level {
     Portable,
     /// AVX2: popcounts by nibble look-up (`pshufb`), 32 bytes at a time.
     Avx2,
-    /// AVX-512 with BW, DQ, BITALG, VPOPCNTDQ and VNNI (Ice Lake, Zen 4 and later).
+    /// AVX-512 with BW, DQ, BITALG, VPOPCNTDQ, VNNI and VBMI2 (Ice Lake, Zen 4 and later).
     Avx512,
 }
 
@@ -42,7 +42,7 @@ impl Level {
                     && is_x86_feature_detected!("avx512bitalg")
                     && is_x86_feature_detected!("avx512vpopcntdq")
                     && is_x86_feature_detected!("avx512vnni")
-                    && is_x86_feature_detected!("avx512vbmi")
+                    && is_x86_feature_detected!("avx512vbmi2")
                 {
                     return Self::Avx512;
                 }
