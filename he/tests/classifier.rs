@@ -95,7 +95,8 @@ fn runs(layers: usize, params: Params) {
         let found = classifier.unpack(&secret.decrypt_real(&out).unwrap());
         let polynomial = classifier.polynomial(rows).unwrap();
         let (clear, deviations) = classifier.clear(rows).unwrap();
-        assert!(worst(&clear, &polynomial) < 1e-8, "{clear:?} {polynomial:?}");
+        // The world gets query weights already times 8^-1/2, rounded to f32.
+        assert!(worst(&clear, &polynomial) < 1e-6, "{clear:?} {polynomial:?}");
         assert!(worst(&found, &polynomial) < 1e-4, "{found:?} {polynomial:?}");
         assert_eq!(found.len(), 3);
         let square = |((f, c), d): ((&f64, &f64), &f64)| ((f - c) / d).powi(2);
