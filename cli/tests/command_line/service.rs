@@ -123,6 +123,8 @@ fn an_image_is_classified_by_a_server_that_cannot_see_it() {
     }
     // Asked for what the server does not do, or not given what it needs.
     std::fs::write(at("input.json"), r#"{"q":[[1.0]],"k":[[1.0]],"v":[[1.0]]}"#).unwrap();
-    assert!(query(&["--input", &at("input.json")]).err.contains("the job is"));
+    assert!(
+        query(&["--input", &at("input.json")]).err.contains("the server's job is a classifier")
+    );
     assert_eq!(query(&[]).code, Some(2));
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use undertone_model::Model;
 use undertone_model::config::Config;
 
-use super::{Job, MAX_DESCRIPTION, ServiceError};
+use super::{Job, MAX_DESCRIPTION, ServiceError, described};
 use crate::ckks::{Automorphism, Ciphertext, Context, Evaluator, Params, Security};
 use crate::classifier::{ACCURACY, Classifier, ClassifierError};
 use crate::world::HeError;
@@ -69,13 +69,7 @@ impl ClassifierJob {
     /// # Errors
     /// [`ServiceError::Description`].
     pub fn from_description(text: &str, insecure: bool) -> Result<Self, ServiceError> {
-        if text.len() > MAX_DESCRIPTION {
-            return Err(wrong(format!("{} bytes", text.len())));
-        }
-        let d: Description = serde_json::from_str(text).map_err(wrong)?;
-        if d.job != NAME {
-            return Err(wrong(format!("the job is {:?}, not {NAME:?}", d.job)));
-        }
+        let d: Description = described(text, NAME)?;
         let params = Params::by_name(&d.parameters)
             .ok_or_else(|| wrong(format!("unknown parameter set {:?}", d.parameters)))?;
         if params.security == Security::Insecure && !insecure {

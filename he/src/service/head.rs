@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Job, MAX_DESCRIPTION, ServiceError};
+use super::{Job, ServiceError, described};
 use crate::ckks::{Automorphism, Ciphertext, Context, Evaluator, Params};
 use crate::world::{HeError, Head, HeadInputs, Layout, Ledger, Packing};
 
@@ -86,13 +86,7 @@ impl HeadJob {
     /// [`ServiceError::Description`].
     pub fn from_description(text: &str, insecure: bool) -> Result<Self, ServiceError> {
         let wrong = |problem: String| ServiceError::Description { problem };
-        if text.len() > MAX_DESCRIPTION {
-            return Err(wrong(format!("{} bytes", text.len())));
-        }
-        let d: Description = serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?;
-        if d.job != NAME {
-            return Err(wrong(format!("the job is {:?}, not {NAME:?}", d.job)));
-        }
+        let d: Description = described(text, NAME)?;
         let params = Params::by_name(&d.parameters)
             .ok_or_else(|| wrong(format!("unknown parameter set {:?}", d.parameters)))?;
         if params.security == crate::ckks::Security::Insecure && !insecure {

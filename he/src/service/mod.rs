@@ -87,6 +87,23 @@ pub trait Job: Send + Sync + 'static {
     }
 }
 
+/// A description of a job called `name`; what another job describes is named.
+fn described<T: serde::de::DeserializeOwned>(text: &str, name: &str) -> Result<T, ServiceError> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        job: String,
+    }
+    let wrong = |problem: String| ServiceError::Description { problem };
+    if text.len() > MAX_DESCRIPTION {
+        return Err(wrong(format!("{} bytes", text.len())));
+    }
+    let Named { job } = serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?;
+    if job != name {
+        return Err(wrong(format!("the server's job is a {job}, not a {name}")));
+    }
+    serde_json::from_str(text).map_err(|e| wrong(e.to_string()))
+}
+
 /// What peers may take of each other.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
