@@ -9,7 +9,7 @@ use undertone_model::Model;
 use undertone_model::fixed::FixedModel;
 use undertone_model::float::{Float, Fused};
 
-use crate::render::{count, json, table};
+use crate::render::{count, json, say, table};
 use crate::worlds::WorldName;
 use crate::{Common, ModelFolder, Outcome};
 
@@ -66,7 +66,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
                 format!("{}op/s", count(t.operations_per_second as u64)),
             ]
         });
-        println!(
+        say!(
             "{}",
             table(
                 &options.common,

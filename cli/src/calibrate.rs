@@ -14,7 +14,7 @@ use undertone_model::limits::{TEXT_BYTES, read_bounded};
 use undertone_model::text::TextEncoder;
 
 use crate::examples::Examples;
-use crate::render::{json, table};
+use crate::render::{json, say, table};
 use crate::worlds::progress;
 use crate::{Common, ModelFolder, Outcome};
 
@@ -79,7 +79,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
         let rows = ranges
             .iter()
             .map(|r| vec![r.site.clone(), format!("{:.4}", r.lo), format!("{:.4}", r.hi)]);
-        println!("{}", table(&options.common, &["site", "least", "greatest"], 1, rows.collect()));
+        say!("{}", table(&options.common, &["site", "least", "greatest"], 1, rows.collect()));
     }
     Ok(Outcome::Good)
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 use undertone_he::service::SERVER_NAME;
 use undertone_tls::Authority;
 
+use crate::render::say;
 use crate::{Common, Outcome, render};
 
 /// The authority's key is not kept: later clients need a new set.
@@ -45,7 +46,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
         render::json(&json!({ "folders": folders }))?;
     } else {
         for folder in folders {
-            println!("{}", folder.display());
+            say!("{}", folder.display());
         }
     }
     Ok(Outcome::Good)

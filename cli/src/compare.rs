@@ -10,7 +10,7 @@ use undertone_binary::energy::Prices;
 
 use crate::examples::Examples;
 use crate::onebit::OneBit;
-use crate::render::{argmax, count, energy, json, table};
+use crate::render::{argmax, count, energy, json, say, table};
 use crate::worlds::{self, Report, WorldName};
 use crate::{Common, Energy, Outcome};
 
@@ -232,7 +232,7 @@ fn row(world: WorldName, report: &Report, float: &Report, examples: &Examples) -
 }
 
 fn print(options: &Options, task: &TaskTable) {
-    println!("{}: {} examples\n", task.task, task.examples);
+    say!("{}: {} examples\n", task.task, task.examples);
     let header = [
         "model",
         "attention",
@@ -264,7 +264,7 @@ fn print(options: &Options, task: &TaskTable) {
             spread(&r.seed_accuracies),
         ]
     });
-    println!("{}\n", table(&options.common, &header, 3, rows.collect()));
+    say!("{}\n", table(&options.common, &header, 3, rows.collect()));
 }
 
 /// Mean and standard deviation over seeds, in percent.

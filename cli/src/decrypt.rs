@@ -8,7 +8,7 @@ use undertone_he::ckks::Ciphertext;
 
 use crate::encrypt::secret;
 use crate::encrypted::{Circuit, read};
-use crate::render::{argmax, json, table};
+use crate::render::{argmax, json, say, table};
 use crate::{Common, Outcome};
 
 #[derive(Debug, Clone, Args)]
@@ -70,7 +70,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
             vec![a.input.display().to_string(), a.label.clone(), chance]
         };
         let rows = answers.iter().map(row).collect();
-        println!("{}", table(&options.common, &["answer", "class", "probability"], 2, rows));
+        say!("{}", table(&options.common, &["answer", "class", "probability"], 2, rows));
     }
     Ok(Outcome::Good)
 }

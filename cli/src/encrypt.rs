@@ -10,7 +10,7 @@ use undertone_model::image::{Picture, Resize};
 use undertone_model::input::EncoderInput;
 
 use crate::encrypted::{Circuit, beside, write};
-use crate::render::{bytes, json};
+use crate::render::{bytes, json, say};
 use crate::{Common, Outcome};
 
 #[derive(Debug, Clone, Args)]
@@ -67,7 +67,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
         json(&Encrypted { version: 1, ciphertexts })?;
     } else {
         for c in &ciphertexts {
-            println!("{}: {}", c.file.display(), bytes(c.sent_bytes));
+            say!("{}: {}", c.file.display(), bytes(c.sent_bytes));
         }
     }
     Ok(Outcome::Good)

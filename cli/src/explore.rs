@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use undertone_fpga_sim::explore::{Grid, Point, Shard, pareto};
 
-use crate::render::{json, table};
+use crate::render::{json, say, table};
 use crate::simulate::Source;
 use crate::{Common, Outcome};
 
@@ -95,13 +95,9 @@ fn front(common: &Common, points: &[Point]) -> anyhow::Result<()> {
     if common.json {
         return json(&Answer { version: 1, points: points.len(), impossible, pareto });
     }
-    println!(
-        "{} points, {impossible} impossible, {} on the Pareto front",
-        points.len(),
-        pareto.len()
-    );
+    say!("{} points, {impossible} impossible, {} on the Pareto front", points.len(), pareto.len());
     if let Some(reason) = points.iter().find_map(|p| p.costs.as_ref().err()) {
-        println!("first of the impossible: {reason}");
+        say!("first of the impossible: {reason}");
     }
     let keys: Vec<&str> =
         pareto.first().map(|p| p.settings.keys().map(String::as_str).collect()).unwrap_or_default();
@@ -118,6 +114,6 @@ fn front(common: &Common, points: &[Point]) -> anyhow::Result<()> {
         row.extend(p.settings.values().map(ToString::to_string));
         Some(row)
     });
-    println!("{}", table(common, &header, 0, rows.collect()));
+    say!("{}", table(common, &header, 0, rows.collect()));
     Ok(())
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use undertone_model::export::{self, Example, Figures, Request, TARGETS, Target};
 
 use crate::examples::Examples;
-use crate::render::{bytes, json, table};
+use crate::render::{bytes, json, say, table};
 use crate::{Common, ModelFolder, Outcome};
 
 #[derive(Debug, Clone, Args)]
@@ -167,9 +167,11 @@ fn print(options: &Options, written: &Written) {
         row("RAM", "in all", f.ram_bytes),
         row("RAM", "there is", written.ram_available_bytes as usize),
     ];
-    println!("{}\n", table(&options.common, &["memory", "for", "size"], 2, rows));
-    println!(
+    say!("{}\n", table(&options.common, &["memory", "for", "size"], 2, rows));
+    say!(
         "{}: a crate for {} with {} golden results. There: cargo run --release",
-        written.folder, written.core, written.examples
+        written.folder,
+        written.core,
+        written.examples
     );
 }

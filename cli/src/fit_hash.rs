@@ -10,7 +10,7 @@ use undertone_binary::model::fit_hash;
 
 use crate::examples::Examples;
 use crate::onebit::OneBit;
-use crate::render::{json, table};
+use crate::render::{json, say, table};
 use crate::{Common, ModelFolder, Outcome};
 
 #[derive(Debug, Clone, Args)]
@@ -122,7 +122,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     if options.common.json {
         json(&report)?;
     } else {
-        println!("{}: fitted to {} examples\n", report.out.display(), report.examples);
+        say!("{}: fitted to {} examples\n", report.out.display(), report.examples);
         let header = ["layer", "head", "σ", "bits improved", "loss before", "loss after"];
         let rows = report.heads.iter().map(|h| {
             vec![
@@ -134,7 +134,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
                 format!("{:.4}", h.loss_after),
             ]
         });
-        println!("{}", table(&options.common, &header, 0, rows.collect()));
+        say!("{}", table(&options.common, &header, 0, rows.collect()));
     }
     Ok(Outcome::Good)
 }

@@ -16,7 +16,7 @@ use undertone_model::text::TextEncoder;
 
 use crate::examples::Reads as _;
 use crate::onebit::OneBit;
-use crate::render::{argmax, count, energy, json, table};
+use crate::render::{argmax, count, energy, json, say, table};
 use crate::worlds::WorldName;
 use crate::{Common, Energy, ModelFolder, Outcome};
 
@@ -275,15 +275,15 @@ pub(crate) fn print(common: &Common, answers: &[Answer], cosines: &[Cosine]) {
             Answer::Label { input, label, .. } => {
                 classes.push(vec![input.clone(), label.clone(), "–".to_owned()]);
             }
-            Answer::Embedding { input, .. } => println!("[{number}] {input}"),
+            Answer::Embedding { input, .. } => say!("[{number}] {input}"),
         }
     }
     if !classes.is_empty() {
-        println!("{}", table(common, &header, 2, classes));
+        say!("{}", table(common, &header, 2, classes));
     }
     if !cosines.is_empty() {
         let row = |c: &Cosine| vec![c.a.to_string(), c.b.to_string(), format!("{:.5}", c.cosine)];
         let rows = cosines.iter().map(row).collect();
-        println!("{}", table(common, &["a", "b", "cosine"], 0, rows));
+        say!("{}", table(common, &["a", "b", "cosine"], 0, rows));
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use undertone_he::ckks::{EvaluationKeys, Evaluator, SeededCiphertext};
 
 use crate::encrypted::{Circuit, beside, read, write};
-use crate::render::{bytes, json};
+use crate::render::{bytes, json, say};
 use crate::{Common, Outcome};
 
 #[derive(Debug, Clone, Args)]
@@ -71,7 +71,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
         json(&Run { version: 1, threads: options.common.threads(), answers })?;
     } else {
         for a in &answers {
-            println!("{}: {:.2} s, {}", a.file.display(), a.seconds, bytes(a.sent_bytes));
+            say!("{}: {:.2} s, {}", a.file.display(), a.seconds, bytes(a.sent_bytes));
         }
     }
     Ok(Outcome::Good)

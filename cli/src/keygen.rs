@@ -8,7 +8,7 @@ use serde::Serialize;
 use undertone_he::ckks::SecretKey;
 
 use crate::encrypted::{Circuit, security, write, write_secret};
-use crate::render::{bytes, json};
+use crate::render::{bytes, json, say};
 use crate::{Common, Outcome};
 
 #[derive(Debug, Clone, Args)]
@@ -57,7 +57,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     if options.common.json {
         json(&keys)?;
     } else {
-        println!(
+        say!(
             "{}: {} set {} (logQP {:.0}), {} switching keys, {} to send to the server",
             out.display(),
             keys.security,

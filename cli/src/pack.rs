@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use undertone_binary::model::{self, Encoder, PACKED, Precision};
 
-use crate::render::{bytes, count, json};
+use crate::render::{bytes, count, json, say};
 use crate::{Common, ModelFolder, Outcome};
 
 #[derive(Debug, Clone, Args)]
@@ -66,7 +66,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     if options.common.json {
         json(&report)?;
     } else {
-        println!(
+        say!(
             "{}: {} parameters in {}, {:.1} times smaller than f32 ({})",
             file.display(),
             count(parameters as u64),

@@ -15,7 +15,7 @@ use undertone_mpc::party::{
 };
 use undertone_mpc::{Cost, Plan};
 
-use crate::render::bytes;
+use crate::render::{bytes, say};
 use crate::{Common, Outcome, party_client};
 
 /// A role.
@@ -94,9 +94,9 @@ impl Options {
     /// A line for people, or the value for programs.
     fn say(&self, line: &str, value: Value) {
         if self.common.json {
-            println!("{value}");
+            say!("{value}");
         } else {
-            println!("{line}");
+            say!("{line}");
         }
     }
 }

@@ -15,7 +15,7 @@ use undertone_mpc::party::{Request, Task, ask, identity};
 
 use crate::examples::Examples;
 use crate::infer::{Answer, cosines, interpret, label, print};
-use crate::render::argmax;
+use crate::render::{argmax, say};
 use crate::worlds::progress;
 use crate::{Outcome, load, party};
 
@@ -140,10 +140,10 @@ pub(crate) fn run(options: &party::Options) -> anyhow::Result<Outcome> {
             print(&options.common, &answers, &cosines);
         }
         let (setup, online) = (finished.setup.as_secs_f64(), finished.online.as_secs_f64());
-        println!("{}", party::line(&finished));
-        println!("weights {setup:.2} s, then {online:.2} s for {} input(s)", outputs.len());
+        say!("{}", party::line(&finished));
+        say!("weights {setup:.2} s, then {online:.2} s for {} input(s)", outputs.len());
         if let Some(check) = &check {
-            println!("{}", check.line());
+            say!("{}", check.line());
         }
     }
     let agrees = check.is_none_or(|c| c.agreement() >= options.client.require_agreement);

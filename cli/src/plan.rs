@@ -12,7 +12,7 @@ use undertone_model::float::{Float, Fused};
 use undertone_model::trace;
 
 use crate::onebit::OneBit;
-use crate::render::{bytes, count, energy, json, table};
+use crate::render::{bytes, count, energy, json, say, table};
 use crate::worlds::WorldName;
 use crate::{Common, Energy, ModelFolder, Outcome, plan_mpc};
 
@@ -247,7 +247,7 @@ fn print(options: &Options, plan: &Plan, prices: &Prices) {
     if let (Some(nodes), Some(depth)) = (plan.graph_nodes, plan.graph_depth) {
         print!("; {nodes} world operations, longest path {depth}");
     }
-    println!("; energy of additions and multiplications: {}", prices.name());
+    say!("; energy of additions and multiplications: {}", prices.name());
     let mut header = vec!["world", "weights", "scratch", "operations", "energy"];
     header.extend(Op::ALL.iter().map(|op| op.name()));
     let rows = plan.worlds.iter().map(|w| {
@@ -265,18 +265,15 @@ fn print(options: &Options, plan: &Plan, prices: &Prices) {
         row.extend(Op::ALL.iter().map(|op| of(op.name())));
         row
     });
-    println!("{}", table(&options.common, &header, 1, rows.collect()));
+    say!("{}", table(&options.common, &header, 1, rows.collect()));
     for w in &plan.worlds {
         if w.energy_without_squarings_pj.is_some() {
             let without = energy(w.energy_without_squarings_pj);
-            println!(
-                "{}: {without} without the squarings of distances, as EcoFormer counts",
-                w.world
-            );
+            say!("{}: {without} without the squarings of distances, as EcoFormer counts", w.world);
         }
     }
     if let Some(t) = &plan.target {
-        println!(
+        say!(
             "\n{}, estimated: {} instructions, {} cycles, {:.0} µJ of the core at {} pJ a cycle",
             t.core,
             count(t.estimated_instructions),
@@ -285,7 +282,7 @@ fn print(options: &Options, plan: &Plan, prices: &Prices) {
             export::PICOJOULES_A_CYCLE
         );
         if let (Some(counted), Some(ratio)) = (t.counted_instructions, t.ratio) {
-            println!(
+            say!(
                 "{}, counted under emulation: {} instructions; the estimate is {ratio:.2} of that",
                 t.core,
                 count(counted)

@@ -7,7 +7,7 @@ use undertone_mpc::channel::Network;
 use undertone_mpc::party::{Request, Task};
 use undertone_mpc::{Cost, Rates, Work};
 
-use crate::render::{bytes, json, table};
+use crate::render::{bytes, json, say, table};
 use crate::{Common, ModelFolder, Outcome};
 
 #[derive(Debug, Clone, Args)]
@@ -172,7 +172,7 @@ pub(crate) fn run(
 }
 
 fn print(common: &Common, maker: &Maker, plan: &Plan) {
-    println!(
+    say!(
         "two parties, {} input(s) of {} tokens; estimated for this machine: compute, and {:.2} ms \
          an exchange",
         plan.inputs,
@@ -205,5 +205,5 @@ fn print(common: &Common, maker: &Maker, plan: &Plan) {
         row.extend(p.latency_seconds.iter().map(|s| format!("{s:.3}")));
         row
     });
-    println!("{}", table(common, &header, 1, rows.collect()));
+    say!("{}", table(common, &header, 1, rows.collect()));
 }

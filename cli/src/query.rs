@@ -18,7 +18,7 @@ use undertone_model::input::EncoderInput;
 use undertone_tls::Identity;
 
 use crate::infer::{interpret, print};
-use crate::render::{bytes, json, table};
+use crate::render::{bytes, json, say, table};
 use crate::{Common, Outcome};
 
 /// The secret key is made on first use and stays in its file; evaluation keys are registered with
@@ -222,7 +222,7 @@ fn images(options: &Options, client: Client) -> anyhow::Result<Outcome> {
         })?;
     } else {
         print(&options.common, &answers, &[]);
-        println!("{}", session.summary(seconds));
+        say!("{}", session.summary(seconds));
     }
     Ok(Outcome::Good)
 }
@@ -274,9 +274,9 @@ fn head(options: &Options, client: Client, input: &Input) -> anyhow::Result<Outc
         let columns: Vec<String> = (0..d).map(|c| c.to_string()).collect();
         let header: Vec<&str> =
             std::iter::once("token").chain(columns.iter().map(String::as_str)).collect();
-        println!("{}", table(&options.common, &header, 1, rows.collect()));
+        say!("{}", table(&options.common, &header, 1, rows.collect()));
         let summary = session.summary(seconds);
-        println!("{summary}; largest error against the exact head {worst_error:.1e}");
+        say!("{summary}; largest error against the exact head {worst_error:.1e}");
     }
     Ok(Outcome::Good)
 }

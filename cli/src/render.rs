@@ -27,9 +27,27 @@ pub(crate) fn table(
     table
 }
 
+/// `println!`, except that a reader who has had enough (`| head`) ends the program in peace.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::render::line(format_args!($($text)*)) };
+}
+pub(crate) use say;
+
+pub(crate) fn line(text: std::fmt::Arguments<'_>) {
+    use std::io::{ErrorKind, Write as _};
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(e) => {
+            eprintln!("error: standard output: {e}");
+            std::process::exit(2)
+        }
+        Ok(()) => {}
+    }
+}
+
 /// Prints a value as JSON on standard output.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
+    say!("{}", serde_json::to_string_pretty(value)?);
     Ok(())
 }
 

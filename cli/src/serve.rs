@@ -15,7 +15,7 @@ use undertone_he::service::{ClassifierJob, HeadJob, Job, KeyStore, Limits, Serve
 use undertone_he::world::{Head, Packing};
 use undertone_tls::Identity;
 
-use crate::render::bytes;
+use crate::render::{bytes, say};
 use crate::{Common, Outcome};
 
 /// The job is a model on encrypted images, or without --model one Power-Softmax head with Q, K and
@@ -122,7 +122,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     let server = Server::bind(options.address, &identity, job.clone(), store, limits)?;
     let address = server.address()?;
     if options.common.json {
-        println!(
+        say!(
             "{}",
             json!({
                 "address": address.to_string(),
@@ -137,7 +137,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
         );
     } else {
         let memory = (key_count * switching_key_bytes(&ctx)) as u64;
-        println!(
+        say!(
             "{address}: {what}, {}, {key_count} switching keys a client ({} in memory), {stored} stored; \
              interrupt to stop",
             ctx.params().name,

@@ -11,6 +11,7 @@ use undertone_model::config::{Config, update_domains};
 use undertone_model::float::Float;
 use undertone_model::weights::EncoderWeights;
 
+use crate::render::say;
 use crate::{Common, Outcome};
 
 #[derive(Debug, Clone, Args)]
@@ -112,9 +113,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     update_domains(&options.out, &outside, &inside)?;
     let folder = options.out.display();
     if options.common.json {
-        println!("{}", json!({"folder": options.out, "parameters": model.weights.parameters()}));
+        say!("{}", json!({"folder": options.out, "parameters": model.weights.parameters()}));
     } else {
-        println!("{folder}: {} parameters, random", model.weights.parameters());
+        say!("{folder}: {} parameters, random", model.weights.parameters());
     }
     Ok(Outcome::Good)
 }

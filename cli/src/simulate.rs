@@ -11,7 +11,7 @@ use undertone_fpga_sim::workload::Workload;
 use undertone_fpga_sim::{mapping, output, simulate, sizing};
 use undertone_model::trace::record;
 
-use crate::render::{bytes, json, table};
+use crate::render::{bytes, json, say, table};
 use crate::{Common, Outcome};
 
 /// What runs: a model folder, or else a file or a built-in shape.
@@ -195,22 +195,22 @@ fn depths(options: &Options, arch: &Arch, workload: &Workload) -> anyhow::Result
         return json(&sizings.iter().map(|s| &s.0).collect::<Vec<_>>());
     }
     for (sizing, graph) in sizings {
-        println!("{} cycles; {} replays", sizing.cycles, sizing.replays);
+        say!("{} cycles; {} replays", sizing.cycles, sizing.replays);
         let rows = sizing.depths.iter().zip(&graph.fifos);
         let rows = rows.map(|((name, depth), fifo)| {
             vec![name.clone(), depth.to_string(), fifo.depth.to_string()]
         });
         let header = ["FIFO", "smallest", "described"];
-        println!("{}", table(&options.common, &header, 1, rows.collect()));
+        say!("{}", table(&options.common, &header, 1, rows.collect()));
     }
     Ok(())
 }
 
 fn print(options: &Options, r: &Report) {
     let show = |header: &[&str], left, rows| {
-        println!("\n{}", table(&options.common, header, left, rows));
+        say!("\n{}", table(&options.common, header, left, rows));
     };
-    println!("{} on {} at {} MHz", r.workload, r.arch, r.clock_mhz);
+    say!("{} on {} at {} MHz", r.workload, r.arch, r.clock_mhz);
     let milli = |pj: f64| format!("{:.4}", pj / 1e9);
     let over = match r.exceeds.as_slice() {
         [] => String::new(),
@@ -234,7 +234,7 @@ fn print(options: &Options, r: &Report) {
         }),
     ];
     for (name, value) in facts {
-        println!("{name:<11} {value}");
+        say!("{name:<11} {value}");
     }
     let percent = |x: f64| format!("{:.1} %", 100.0 * x);
     let units = r.units.iter().map(|u| {
@@ -264,7 +264,7 @@ fn print(options: &Options, r: &Report) {
     let header = ["energy", "table entry", "events", "mJ", "share", "total if entry ±20 %"];
     show(&header, 2, lines.collect());
     for declared in &r.energy.declared {
-        println!("{declared}");
+        say!("{declared}");
     }
     show(
         &["roofline", "times", "operations/byte", "GOP/s", "roof", "bound by"],

@@ -153,3 +153,17 @@ fn exit_codes() {
     assert_eq!(undertone(&["frobnicate"]).code, Some(2));
     assert_eq!(undertone(&["infer", "--model", "nowhere", "x.png"]).code, Some(2));
 }
+
+#[test]
+fn a_reader_who_leaves_early_is_no_error() {
+    let mut process = std::process::Command::new(env!("CARGO_BIN_EXE_undertone"))
+        .args(["plan", "--model", "models/vit-fmnist"])
+        .current_dir(super::root())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(process.stdout.take());
+    let done = process.wait_with_output().unwrap();
+    assert_eq!((done.status.code(), done.stderr.as_slice()), (Some(0), &b""[..]));
+}
