@@ -139,7 +139,8 @@ pub trait Artefact: Sized {
 
     /// The envelope.
     ///
-    /// ```
+    #[cfg_attr(feature = "client", doc = "```")]
+    #[cfg_attr(not(feature = "client"), doc = "```text")]
     /// use undertone_he::ckks::{Artefact, Context, Params, PublicKey, SecretKey};
     /// let ctx = Context::new(Params::TEST_N12)?;
     /// let key = SecretKey::generate(&ctx)?.public_key()?;
