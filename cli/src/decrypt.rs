@@ -6,9 +6,9 @@ use clap::Args;
 use serde::Serialize;
 use undertone_he::ckks::Ciphertext;
 
-use crate::encrypt::secret;
-use crate::encrypted::{Circuit, read};
-use crate::render::{argmax, json, say, table};
+use crate::encrypted::{Circuit, read, read_secret};
+use crate::infer::{Answer, interpret, print};
+use crate::render::json;
 use crate::{Common, Outcome};
 
 #[derive(Debug, Clone, Args)]
@@ -31,46 +31,21 @@ struct Classes {
     answers: Vec<Answer>,
 }
 
-#[derive(Debug, Serialize)]
-struct Answer {
-    input: PathBuf,
-    class: usize,
-    label: String,
-    probability: f64,
-    logits: Vec<f64>,
-}
-
 pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     let classifier = options.circuit.classifier()?;
     let ctx = classifier.context();
-    let secret = secret(&classifier, &options.secret)?;
+    let secret = read_secret(ctx, &options.secret)?;
     let mut answers = Vec::new();
     for path in &options.answers {
         let answer: Ciphertext = read(ctx, Some(secret.key_id()), path)?;
         let logits = classifier.unpack(&secret.decrypt_real(&answer)?);
-        let class = argmax(&logits.iter().map(|&x| x as f32).collect::<Vec<_>>());
-        let total: f64 = logits.iter().map(|x| (x - logits[class]).exp()).sum();
-        let label = match &classifier.model().config.labels {
-            Some(labels) => labels.get(class).cloned().unwrap_or_default(),
-            None => class.to_string(),
-        };
-        answers.push(Answer {
-            input: path.clone(),
-            class,
-            label,
-            probability: 1.0 / total,
-            logits,
-        });
+        let logits = logits.iter().map(|&x| x as f32).collect();
+        answers.push(interpret(classifier.model(), path.display().to_string(), logits)?);
     }
     if options.common.json {
         json(&Classes { version: 1, answers })?;
     } else {
-        let row = |a: &Answer| {
-            let chance = format!("{:.1} %", 100.0 * a.probability);
-            vec![a.input.display().to_string(), a.label.clone(), chance]
-        };
-        let rows = answers.iter().map(row).collect();
-        say!("{}", table(&options.common, &["answer", "class", "probability"], 2, rows));
+        print(&options.common, &answers, &[]);
     }
     Ok(Outcome::Good)
 }

@@ -5,11 +5,9 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
-use undertone_he::ckks::SecretKey;
-use undertone_model::image::{Picture, Resize};
-use undertone_model::input::EncoderInput;
+use undertone_model::image::Resize;
 
-use crate::encrypted::{Circuit, beside, write};
+use crate::encrypted::{Circuit, beside, image, read_secret, write};
 use crate::render::{bytes, json, say};
 use crate::{Common, Outcome};
 
@@ -49,16 +47,12 @@ struct File {
 pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     let classifier = options.circuit.classifier()?;
     let ctx = classifier.context();
-    let secret = secret(&classifier, &options.secret)?;
+    let secret = read_secret(ctx, &options.secret)?;
     std::fs::create_dir_all(&options.out).with_context(|| options.out.display().to_string())?;
-    let vit = classifier.model().config.vit().context("the model does not read images")?;
     let resize = if options.resize { Resize::Scale } else { Resize::Refuse };
     let mut ciphertexts = Vec::new();
     for path in &options.images {
-        let picture = Picture::load(path).and_then(|p| p.to_input(vit, resize));
-        let picture = picture.with_context(|| path.display().to_string())?;
-        let rows = classifier.model().rows(&EncoderInput::Image(&picture))?;
-        let ciphertext = secret.encrypt(&classifier.pack(&rows)?)?;
+        let ciphertext = secret.encrypt(&image(&classifier, path, resize)?)?;
         let file = beside(&options.out, path, "encrypted")?;
         let sent_bytes = write(&ciphertext, ctx, &file)?;
         ciphertexts.push(File { input: path.clone(), file, sent_bytes });
@@ -71,14 +65,4 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
         }
     }
     Ok(Outcome::Good)
-}
-
-/// Reads the client's key; its bytes are wiped from memory afterwards.
-pub(crate) fn secret(
-    classifier: &undertone_he::Classifier,
-    path: &std::path::Path,
-) -> anyhow::Result<SecretKey> {
-    let ctx = classifier.context();
-    let mut file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
-    SecretKey::read_secret(ctx, &mut file).with_context(|| path.display().to_string())
 }

@@ -9,6 +9,12 @@ use clap::Args;
 use undertone_he::Classifier;
 use undertone_he::ckks::{Artefact, Context, KeyId, Params, Security};
 use undertone_he::classifier::ACCURACY;
+#[cfg(feature = "client")]
+use {
+    undertone_he::ckks::Plaintext,
+    undertone_model::image::{Picture, Resize},
+    undertone_model::input::EncoderInput,
+};
 
 use crate::ModelFolder;
 
@@ -99,4 +105,29 @@ pub(crate) fn write_secret(bytes: &[u8], path: &Path) -> anyhow::Result<()> {
 pub(crate) fn beside(folder: &Path, input: &Path, suffix: &str) -> anyhow::Result<PathBuf> {
     let stem = input.file_stem().with_context(|| format!("{}: no file name", input.display()))?;
     Ok(folder.join(stem).with_extension(suffix))
+}
+
+/// Reads a secret key; its bytes are wiped from memory afterwards.
+#[cfg(feature = "client")]
+pub(crate) fn read_secret(
+    ctx: &std::sync::Arc<Context>,
+    path: &Path,
+) -> anyhow::Result<undertone_he::ckks::SecretKey> {
+    let mut file = File::open(path).with_context(|| path.display().to_string())?;
+    undertone_he::ckks::SecretKey::read_secret(ctx, &mut file)
+        .with_context(|| path.display().to_string())
+}
+
+/// An image of a file, ready to encrypt.
+#[cfg(feature = "client")]
+pub(crate) fn image(
+    classifier: &Classifier,
+    path: &Path,
+    resize: Resize,
+) -> anyhow::Result<Plaintext> {
+    let model = classifier.model();
+    let vit = model.config.vit().context("the model does not read images")?;
+    let picture = Picture::load(path).and_then(|p| p.to_input(vit, resize));
+    let picture = picture.with_context(|| path.display().to_string())?;
+    Ok(classifier.pack(&model.rows(&EncoderInput::Image(&picture))?)?)
 }

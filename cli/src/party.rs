@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use undertone_mpc::channel::tls::Listener;
 use undertone_mpc::channel::{Limits, Network};
 use undertone_mpc::party::{
-    Finished, Preparation, Request, Task, deal_files, identity, serve_dealer, serve_one, set_up,
+    Finished, Preparation, Request, Task, deal_files, serve_dealer, serve_one, set_up,
 };
 use undertone_mpc::{Cost, Plan};
+use undertone_tls::Identity;
 
 use crate::render::{bytes, say};
 use crate::{Common, Outcome, party_client};
@@ -140,7 +141,8 @@ fn dealer(options: &Options) -> anyhow::Result<Outcome> {
             .say(&line, json!({"sessions": sections, "stored_bytes": {"client": a, "server": b}}));
         return Ok(Outcome::Good);
     }
-    let listener = Listener::bind(options.dealer, &identity(&options.dir)?, options.limits())?;
+    let listener =
+        Listener::bind(options.dealer, &Identity::load(&options.dir)?, options.limits())?;
     let address = listener.address()?;
     options.say(&format!("dealer on {address}"), json!({"dealer": address}));
     let failed = Mutex::new(false);
@@ -181,7 +183,7 @@ impl Options {
 fn server(options: &Options) -> anyhow::Result<Outcome> {
     let model = options.model()?;
     let task = Task::server(model).with_context(|| format!("model {}", model.display()))?;
-    let identity = identity(&options.dir)?;
+    let identity = Identity::load(&options.dir)?;
     let listener = Listener::bind(options.server, &identity, options.limits())?;
     let address = listener.address()?;
     options.say(&format!("server on {address}"), json!({"server": address}));

@@ -11,7 +11,8 @@ use undertone_model::float::{Float, Fused};
 use undertone_model::image::{Picture, Resize};
 use undertone_model::input::EncoderInput;
 use undertone_model::text::TextEncoder;
-use undertone_mpc::party::{Request, Task, ask, identity};
+use undertone_mpc::party::{Request, Task, ask};
+use undertone_tls::Identity;
 
 use crate::examples::Examples;
 use crate::infer::{Answer, cosines, interpret, label, print};
@@ -100,7 +101,7 @@ pub(crate) fn run(options: &party::Options) -> anyhow::Result<Outcome> {
     let finished = ask(
         &task,
         options.server,
-        &identity(&options.dir)?,
+        &Identity::load(&options.dir)?,
         options.limits(),
         &options.preparation(),
         options.emulate,

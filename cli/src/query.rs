@@ -1,6 +1,5 @@
 //! `query`: encrypts an input, has a server compute, decrypts the output.
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,14 +8,12 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use undertone_he::ckks::{
-    Artefact as _, CHECKSUM_BYTES, Context, Degree, HEADER_BYTES, Plaintext, SecretKey,
-};
+use undertone_he::ckks::{Artefact as _, Context, Degree, Plaintext, SecretKey};
 use undertone_he::service::{ClassifierJob, Client, HeadJob, Job, Limits};
-use undertone_model::image::{Picture, Resize};
-use undertone_model::input::EncoderInput;
+use undertone_model::image::Resize;
 use undertone_tls::Identity;
 
+use crate::encrypted::{image, read_secret, write_secret};
 use crate::infer::{interpret, print};
 use crate::render::{bytes, json, say, table};
 use crate::{Common, Outcome};
@@ -83,29 +80,12 @@ struct Classes {
 
 /// The secret key of a file, or a new one.
 fn secret_key(path: &Path, ctx: &Arc<Context>) -> anyhow::Result<SecretKey> {
-    let shown = path.display();
-    match std::fs::metadata(path) {
-        Ok(file) => {
-            let most = (HEADER_BYTES + ctx.params().n() + CHECKSUM_BYTES) as u64;
-            if file.len() > most {
-                bail!("{shown}: {} bytes; a secret key has {most}", file.len());
-            }
-            let bytes = std::fs::read(path).with_context(|| shown.to_string())?;
-            let bytes = zeroize::Zeroizing::new(bytes);
-            SecretKey::from_secret_bytes(ctx, &bytes).with_context(|| shown.to_string())
-        }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let secret = SecretKey::generate(ctx)?;
-            let mut options = std::fs::OpenOptions::new();
-            options.write(true).create_new(true);
-            #[cfg(unix)]
-            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-            let mut file = options.open(path).with_context(|| shown.to_string())?;
-            file.write_all(&secret.to_secret_bytes()).with_context(|| shown.to_string())?;
-            Ok(secret)
-        }
-        Err(e) => Err(e).with_context(|| shown.to_string()),
+    if path.exists() {
+        return read_secret(ctx, path);
     }
+    let secret = SecretKey::generate(ctx)?;
+    write_secret(&secret.to_secret_bytes(), path)?;
+    Ok(secret)
 }
 
 fn matrix(name: &str, rows: &[Vec<f64>], n: usize, d: usize) -> anyhow::Result<Vec<f64>> {
@@ -194,20 +174,17 @@ fn images(options: &Options, client: Client) -> anyhow::Result<Outcome> {
     let classifier = job.classifier();
     // Without weights: shapes and class names are all that a client has.
     let model = classifier.model();
-    let vit = model.config.vit().context("the server's model does not read images")?;
     let resize = if options.resize { Resize::Scale } else { Resize::Refuse };
     let mut plain = Vec::new();
     for path in &options.images {
-        let picture = Picture::load(path).and_then(|p| p.to_input(vit, resize));
-        let picture = picture.with_context(|| path.display().to_string())?;
-        plain.push(classifier.pack(&model.rows(&EncoderInput::Image(&picture))?)?);
+        plain.push(image(classifier, path, resize)?);
     }
     let secret = secret_key(&options.secret, job.context())?;
     let start = Instant::now();
     let mut session = Session::new(client, &job, secret)?;
     let mut answers = Vec::new();
-    for (path, image) in options.images.iter().zip(plain) {
-        let logits = classifier.unpack(&session.ask(&job, &[image])?);
+    for (path, plain) in options.images.iter().zip(plain) {
+        let logits = classifier.unpack(&session.ask(&job, &[plain])?);
         let input = path.display().to_string();
         answers.push(interpret(model, input, logits.iter().map(|&x| x as f32).collect())?);
     }

@@ -20,10 +20,11 @@ use undertone_model::Model;
 use undertone_model::config::Config;
 use undertone_model::float::Float;
 use undertone_model::host::Host;
-use undertone_mpc::channel::tls::{Authority, Listener, Role as Peer, connect};
+use undertone_mpc::channel::tls::{Listener, Role as Peer, connect};
 use undertone_mpc::channel::{Limits, Link};
 use undertone_mpc::protocol::fit;
 use undertone_mpc::{Cost, Format, Fused, Mpc, Result, Secret, run_over};
+use undertone_tls::Authority;
 
 type Outcome<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -152,10 +153,13 @@ fn main() -> Outcome<()> {
         let mut times = Vec::new();
         let mut cost = Cost::default();
         for _ in 0..runs.max(1) {
-            let listener =
-                Listener::bind(listen, &authority.issue(Peer::Server)?, Limits::default())?;
+            let listener = Listener::bind(
+                listen,
+                &authority.issue(Peer::Server.subject())?,
+                Limits::default(),
+            )?;
             let serving = std::thread::spawn(move || listener.accept());
-            let client = authority.issue(Peer::Client)?;
+            let client = authority.issue(Peer::Client.subject())?;
             let client = connect(to, Peer::Server, &client, Limits::default())?;
             let server = serving.join().map_err(|_| "the server panicked")??;
             let links = [Arc::new(client) as Arc<dyn Link>, Arc::new(server) as Arc<dyn Link>];

@@ -121,7 +121,10 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
-    /// Certificates or the TLS handshake.
+    /// Certificates that cannot be made or read.
+    #[error(transparent)]
+    Certificates(#[from] undertone_tls::TlsError),
+    /// The TLS handshake.
     #[error("TLS: {0}; both parties need certificates of the same authority")]
     Tls(String),
     /// A model folder that cannot be read.

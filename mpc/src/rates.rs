@@ -1,4 +1,4 @@
-use crate::channel::tls::{Authority, Listener, Role, connect};
+use crate::channel::tls::{Listener, Role, connect};
 use crate::channel::{Limits, Link as _, Network};
 use crate::cost::{Cost, Work};
 use crate::dcf::ComparisonKeys;
@@ -7,6 +7,7 @@ use crate::ring::Product;
 use crate::{Error, Format, Result, run_locally};
 use std::time::{Duration, Instant};
 use undertone_core::{Form, Function, Shape};
+use undertone_tls::Authority;
 
 /// How fast a machine does the local work of a party, in seconds a unit.
 ///
@@ -43,7 +44,8 @@ fn exchange() -> Result<f64> {
     let network = Network { delay: Duration::from_millis(4), bandwidth: 1e12 };
     let authority = Authority::new()?;
     let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    let listener = Listener::bind(any, &authority.issue(Role::Server)?, Limits::default())?;
+    let listener =
+        Listener::bind(any, &authority.issue(Role::Server.subject())?, Limits::default())?;
     let address = listener.address()?;
     let serving = std::thread::spawn(move || {
         let link = listener.accept()?;
@@ -53,7 +55,12 @@ fn exchange() -> Result<f64> {
         }
         Ok::<(), Error>(())
     });
-    let link = connect(address, Role::Server, &authority.issue(Role::Client)?, Limits::default())?;
+    let link = connect(
+        address,
+        Role::Server,
+        &authority.issue(Role::Client.subject())?,
+        Limits::default(),
+    )?;
     link.emulate(network);
     link.exchange(1, vec![0; BYTES], BYTES)?;
     let start = Instant::now();

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use undertone_core::Shape;
-use undertone_mpc::channel::tls::{Authority, Listener, Role, connect};
+use undertone_mpc::channel::tls::{Listener, Role, connect};
 use undertone_mpc::channel::{Greeting, Limits, Link, VERSION, memory};
 use undertone_mpc::preprocess::{Store, deal, deal_streamed};
 use undertone_mpc::{Error, Format, Mpc, Plan, Result, run_over};
+use undertone_tls::Authority;
 
 const SHAPE: Shape = Shape::new(1, 1, 8);
 
@@ -241,8 +242,10 @@ fn mutual_tls_over_sockets() {
     let folder = tempfile::tempdir().unwrap();
     let (plan, [a, b]) = dealt(folder.path(), 1);
     let authority = Authority::new().unwrap();
-    let (client, server) =
-        (authority.issue(Role::Client).unwrap(), authority.issue(Role::Server).unwrap());
+    let (client, server) = (
+        authority.issue(Role::Client.subject()).unwrap(),
+        authority.issue(Role::Server.subject()).unwrap(),
+    );
     let any = "127.0.0.1:0".parse().unwrap();
     let listener = Listener::bind(any, &server, limits(10_000)).unwrap();
     let address = listener.address().unwrap();
@@ -266,11 +269,17 @@ fn mutual_tls_over_sockets() {
 fn strangers_do_not_get_in() {
     let (ours, theirs) = (Authority::new().unwrap(), Authority::new().unwrap());
     let any = "127.0.0.1:0".parse().unwrap();
-    let listener = Listener::bind(any, &ours.issue(Role::Server).unwrap(), limits(3000)).unwrap();
+    let listener =
+        Listener::bind(any, &ours.issue(Role::Server.subject()).unwrap(), limits(3000)).unwrap();
     let address = listener.address().unwrap();
     let serving = std::thread::spawn(move || listener.accept().err());
-    let stranger =
-        connect(address, Role::Server, &theirs.issue(Role::Client).unwrap(), limits(3000)).err();
+    let stranger = connect(
+        address,
+        Role::Server,
+        &theirs.issue(Role::Client.subject()).unwrap(),
+        limits(3000),
+    )
+    .err();
     assert!(matches!(stranger, Some(Error::Tls(_))));
     assert!(matches!(serving.join().unwrap(), Some(Error::Tls(_))));
 }
@@ -280,12 +289,17 @@ fn a_dead_socket_is_closed_and_a_silent_one_times_out() {
     let authority = Authority::new().unwrap();
     let any = "127.0.0.1:0".parse().unwrap();
     let listener =
-        Listener::bind(any, &authority.issue(Role::Server).unwrap(), limits(500)).unwrap();
+        Listener::bind(any, &authority.issue(Role::Server.subject()).unwrap(), limits(500))
+            .unwrap();
     let address = listener.address().unwrap();
     let serving = std::thread::spawn(move || listener.accept().unwrap());
-    let client =
-        connect(address, Role::Server, &authority.issue(Role::Client).unwrap(), limits(500))
-            .unwrap();
+    let client = connect(
+        address,
+        Role::Server,
+        &authority.issue(Role::Client.subject()).unwrap(),
+        limits(500),
+    )
+    .unwrap();
     let server = serving.join().unwrap();
     let start = Instant::now();
     assert!(matches!(client.receive(1, 1), Err(Error::Timeout { .. })));
@@ -329,11 +343,12 @@ fn a_corrupted_frame_ends_both_sides_within_the_timeout() {
     let authority = Authority::new().unwrap();
     let any = "127.0.0.1:0".parse().unwrap();
     let listener =
-        Listener::bind(any, &authority.issue(Role::Server).unwrap(), limits(3000)).unwrap();
+        Listener::bind(any, &authority.issue(Role::Server.subject()).unwrap(), limits(3000))
+            .unwrap();
     // The handshake of both certificates takes less than this; the frame after it takes more.
     let relay = corrupting_relay(listener.address().unwrap(), 6000);
     let serving = std::thread::spawn(move || listener.accept().unwrap());
-    let identity = authority.issue(Role::Client).unwrap();
+    let identity = authority.issue(Role::Client.subject()).unwrap();
     let client = connect(relay, Role::Server, &identity, limits(3000)).unwrap();
     let server = serving.join().unwrap();
     assert_eq!(server.peer(), Some(Role::Client));

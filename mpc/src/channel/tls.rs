@@ -1,19 +1,15 @@
 //! TCP with mutual TLS between processes: a blocking face on tokio tasks.
 //!
-//! An [`Authority`] issues one certificate a party; each party accepts only certificates of that
-//! authority, and the client checks the server's name. Calls block, so they must not be made from
+//! Certificates are [`undertone_tls`]'s: one authority issues one for each [`Role`], each party
+//! accepts only certificates of that authority, and who connects checks the role. Calls block, so they must not be made from
 //! inside another asynchronous runtime.
 
 use super::network::Pace;
 use super::{Frame, Inbox, Limits, Link, Network, Numbers};
 use crate::{Error, Result};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::client::verify_server_name;
-use rustls::crypto::ring::default_provider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::pki_types::ServerName;
+use rustls::server::ParsedCertificate;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,6 +20,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use undertone_tls::Identity;
 
 const HEADER: usize = 16;
 
@@ -52,8 +49,9 @@ impl Role {
         }
     }
 
-    /// The name in certificates.
-    const fn subject(self) -> &'static str {
+    /// The name in certificates, for [`undertone_tls::Authority::issue`].
+    #[must_use]
+    pub const fn subject(self) -> &'static str {
         match self {
             Self::Client => "undertone-client",
             Self::Server => "undertone-server",
@@ -62,64 +60,8 @@ impl Role {
     }
 }
 
-/// Issues the parties' certificates. Its key is not kept.
-pub struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    certificate: String,
-}
-
-/// A party's certificate, its key and the authority it trusts, as PEM.
-pub struct Identity {
-    /// The party's certificate.
-    pub certificate: String,
-    /// The party's private key.
-    pub key: zeroize::Zeroizing<String>,
-    /// The authority's certificate.
-    pub authority: String,
-}
-
 fn tls(error: impl std::fmt::Display) -> Error {
     Error::Tls(error.to_string())
-}
-
-impl Authority {
-    /// A new authority.
-    ///
-    /// # Errors
-    /// Key generation that fails.
-    pub fn new() -> Result<Self> {
-        let key = KeyPair::generate().map_err(tls)?;
-        let mut params = CertificateParams::new(Vec::new()).map_err(tls)?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        let certificate = params.self_signed(&key).map_err(tls)?.pem();
-        Ok(Self { issuer: Issuer::new(params, key), certificate })
-    }
-
-    /// A certificate.
-    ///
-    /// # Errors
-    /// Key generation that fails.
-    pub fn issue(&self, role: Role) -> Result<Identity> {
-        let key = KeyPair::generate().map_err(tls)?;
-        let params = CertificateParams::new(vec![role.subject().into()]).map_err(tls)?;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(tls)?.pem();
-        Ok(Identity {
-            certificate,
-            key: zeroize::Zeroizing::new(key.serialize_pem()),
-            authority: self.certificate.clone(),
-        })
-    }
-}
-
-impl Identity {
-    fn parts(&self) -> Result<(RootCertStore, CertificateDer<'static>, PrivateKeyDer<'static>)> {
-        let mut roots = RootCertStore::empty();
-        let authority = CertificateDer::from_pem_slice(self.authority.as_bytes()).map_err(tls)?;
-        roots.add(authority).map_err(tls)?;
-        let own = CertificateDer::from_pem_slice(self.certificate.as_bytes()).map_err(tls)?;
-        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(tls)?;
-        Ok((roots, own, key))
-    }
 }
 
 fn runtime() -> Result<Arc<Runtime>> {
@@ -145,21 +87,10 @@ impl Listener {
     /// # Errors
     /// An address in use, or certificates that do not parse.
     pub fn bind(address: SocketAddr, identity: &Identity, limits: Limits) -> Result<Self> {
-        let (roots, own, key) = identity.parts()?;
-        let provider = Arc::new(default_provider());
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-                .build()
-                .map_err(tls)?;
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(tls)?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(vec![own], key)
-            .map_err(tls)?;
+        let acceptor = TlsAcceptor::from(identity.server_config()?);
         let runtime = runtime()?;
         let socket = runtime.block_on(TcpListener::bind(address)).map_err(Error::io("binding"))?;
-        Ok(Self { runtime, socket, acceptor: TlsAcceptor::from(Arc::new(config)), limits })
+        Ok(Self { runtime, socket, acceptor, limits })
     }
 
     /// The address bound.
@@ -202,13 +133,7 @@ pub fn connect(
     identity: &Identity,
     limits: Limits,
 ) -> Result<Tcp> {
-    let (roots, own, key) = identity.parts()?;
-    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(tls)?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(vec![own], key)
-        .map_err(tls)?;
+    let connector = TlsConnector::from(identity.client_config()?);
     let runtime = runtime()?;
     let late = |_| Error::Timeout { operation: "connecting", after: limits.timeout };
     let deadline = Instant::now() + limits.timeout;
@@ -224,7 +149,6 @@ pub fn connect(
         };
         stream.set_nodelay(true).map_err(Error::io("connecting"))?;
         let name = ServerName::try_from(role.subject()).map_err(tls)?;
-        let connector = TlsConnector::from(Arc::new(config));
         timeout(limits.timeout, connector.connect(name, stream)).await.map_err(late)?.map_err(tls)
     })?;
     Ok(Tcp::start(runtime, TlsStream::Client(stream), limits, Some(role)))

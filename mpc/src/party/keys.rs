@@ -1,11 +1,12 @@
 use super::task::EMBEDDINGS;
-use crate::channel::tls::{Authority, Identity, Role};
+use crate::channel::tls::Role;
 use crate::{Error, Result};
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use undertone_model::Model;
+use undertone_tls::Authority;
 
 /// Makes one folder a role, `client`, `server` and `dealer`, to be handed out: the role's
 /// certificate and key, the authority's certificate, and what the role may know of the model: the
@@ -21,10 +22,7 @@ pub fn set_up(model: &Path, folder: &Path) -> Result<()> {
         let to = folder.join(role.name());
         fs::DirBuilder::new().recursive(true).create(folder).map_err(Error::io("creating keys"))?;
         fs::DirBuilder::new().mode(0o700).create(&to).map_err(Error::io("creating keys"))?;
-        let identity = authority.issue(role)?;
-        write(&to, "authority.pem", identity.authority.as_bytes())?;
-        write(&to, "certificate.pem", identity.certificate.as_bytes())?;
-        write(&to, "key.pem", identity.key.as_bytes())?;
+        authority.issue(role.subject())?.save(&to)?;
         if role != Role::Server {
             copy(model, &to, "config.json")?;
         }
@@ -54,22 +52,4 @@ fn copy(from: &Path, to: &Path, file: &str) -> Result<()> {
 fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.join(name));
     file.and_then(|mut f| f.write_all(bytes)).map_err(Error::io("writing keys"))
-}
-
-/// The identity in a role's folder.
-///
-/// # Errors
-/// Files that cannot be read.
-pub fn identity(folder: &Path) -> Result<Identity> {
-    let read = |file: &str| {
-        fs::read_to_string(folder.join(file)).map_err(|source| {
-            let operation = "reading keys (make them with `undertone party --role authority`)";
-            Error::Io { operation, source }
-        })
-    };
-    Ok(Identity {
-        certificate: read("certificate.pem")?,
-        key: read("key.pem")?.into(),
-        authority: read("authority.pem")?,
-    })
 }

@@ -9,7 +9,7 @@ mod request;
 mod roles;
 mod task;
 
-pub use keys::{identity, set_up};
+pub use keys::set_up;
 pub use request::Request;
 pub use roles::{Dealing, Finished, Preparation, ask, deal_files, serve_dealer, serve_one};
 pub use task::{EMBEDDINGS, Task};

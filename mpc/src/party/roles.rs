@@ -1,5 +1,5 @@
 use super::{Request, Task};
-use crate::channel::tls::{Identity, Listener, Role, Tcp, connect};
+use crate::channel::tls::{Listener, Role, Tcp, connect};
 use crate::channel::{Limits, Link, Network};
 use crate::mpc::{Format, Mpc, Plan, Report};
 use crate::preprocess::{Store, deal, deal_streamed};
@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use undertone_tls::Identity;
 
 /// Where a party's preprocessing comes from.
 #[derive(Clone, Debug)]
