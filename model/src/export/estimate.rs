@@ -5,9 +5,10 @@
 //! the world does around its kernels, and `opt-level = "s"` of an exported crate, is one factor,
 //! [`AROUND`], fitted on `vit-fmnist`; other models check it.
 //!
-//! Cycles are an estimate by the Cortex-M4's timing table (Technical Reference Manual, DDI 0439,
-//! section 3.3): loads take two cycles but for those that follow a load, taken branches up to
-//! four, 32- and 64-bit products one, divisions up to twelve. Memory is taken to answer at once.
+//! Cycles are assumed, not counted: 1.35 an instruction in products, which are mostly loads, and
+//! 1.25 elsewhere, since on this core loads and taken branches take more than one cycle and most
+//! else takes one. No timing table was applied instruction by instruction, and memory is taken to
+//! answer at once.
 
 use undertone_core::{Counts, Op, Width};
 
@@ -50,8 +51,9 @@ const SEPARATE_ADD: Price = price(Op::Add, Width::I16, 25.0, 31.0);
 /// What whole models take more than their kernels. Fitted.
 const AROUND: f64 = 1.35;
 
-/// Dynamic energy of a cycle of the core alone: Arm's 12.26 µW/MHz for a Cortex-M4 in a 40 nm
-/// low-power process, 1.1 V. A chip's memories and regulators come on top.
+/// Dynamic energy of a cycle of the core alone: an assumed constant, the 12.26 µW/MHz by which a
+/// Cortex-M4 at 40 nm is known, not checked against a data sheet. Memories and regulators come on
+/// top.
 pub const PICOJOULES_A_CYCLE: f64 = 12.26;
 
 /// Estimated costs on a Cortex-M4.
