@@ -143,7 +143,15 @@ impl Encoder {
             return Self::from_packed(config, &json, &file);
         }
         let file = read_bounded(&folder.join("model.safetensors"), MOST_WEIGHT_BYTES)?;
-        let tensors = SafeTensors::deserialize(&file)?;
+        Self::from_safetensors(config, &file)
+    }
+
+    /// An encoder from its configuration and the bytes of a `model.safetensors`.
+    ///
+    /// # Errors
+    /// As [`Encoder::load`].
+    pub fn from_safetensors(config: Config, file: &[u8]) -> Result<Self, LoadError> {
+        let tensors = SafeTensors::deserialize(file)?;
         Self::read(config, &mut Folder { tensors })
     }
 
