@@ -14,13 +14,13 @@ use undertone_model::trace;
 use crate::onebit::OneBit;
 use crate::render::{bytes, count, energy, json, say, table};
 use crate::worlds::WorldName;
-use crate::{Common, Energy, ModelFolder, Outcome, plan_mpc};
+use crate::{Common, Energy, ModelFolder, Outcome, plan_ckks, plan_mpc};
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
     #[command(flatten)]
     folder: ModelFolder,
-    /// Only this world; `mpc` is planned for two parties, and only when named.
+    /// Only this world; `ckks` (one encrypted image) and `mpc` (two parties) only when named.
     #[arg(long)]
     world: Option<Place>,
     /// Also estimate instructions, cycles and energy on this core; cortex-m4 is priced.
@@ -30,6 +30,8 @@ pub(crate) struct Options {
     /// model's task, or its positions.
     #[arg(long, value_name = "N")]
     tokens: Option<usize>,
+    #[command(flatten)]
+    encrypted: plan_ckks::Encrypted,
     #[command(flatten)]
     two_parties: plan_mpc::TwoParties,
     #[command(flatten)]
@@ -47,6 +49,8 @@ enum Place {
     Fixed,
     /// One-bit attention and weights.
     Binary,
+    /// On ciphertexts.
+    Ckks,
     /// Secret-shared between a client and a server.
     Mpc,
 }
@@ -58,7 +62,7 @@ impl Place {
             Self::Float => Some(WorldName::Float),
             Self::Fixed => Some(WorldName::Fixed),
             Self::Binary => Some(WorldName::Binary),
-            Self::Mpc => None,
+            Self::Ckks | Self::Mpc => None,
         }
     }
 }
@@ -117,6 +121,15 @@ struct Cell {
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
+    if options.world == Some(Place::Ckks) {
+        if options.tokens.is_some() {
+            bail!("--world ckks reads images, whose tokens are the model's: leave --tokens out");
+        }
+        return plan_ckks::run(&options.folder, &options.encrypted, &options.common);
+    }
+    if options.encrypted.given() {
+        bail!("--params and --image belong to --world ckks");
+    }
     if options.world == Some(Place::Mpc) {
         return plan_mpc::run(
             &options.folder,
