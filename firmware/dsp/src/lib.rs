@@ -5,6 +5,7 @@
 //! `asm!`.
 #![no_std]
 
+pub mod mixed;
 pub mod portable;
 
 #[cfg(long)]
