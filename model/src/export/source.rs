@@ -323,6 +323,21 @@ const fn blocks<const N: usize>(at: usize) -> [Block; N] {
 }
 
 #[allow(unused)]
+const fn halves(values: &'static [i16]) -> Weight<Flash> {
+    Weight::Halves(values)
+}
+
+#[allow(unused)]
+const fn in_bytes(blocks: &'static [Block], scale: &'static [i16]) -> Weight<Flash> {
+    Weight::Bytes { blocks, scale }
+}
+
+#[allow(unused)]
+const fn in_signs(words: &'static [u32], scale: &'static [i16], of_signs: bool) -> Weight<Flash> {
+    Weight::Signs { words, scale, of_signs }
+}
+
+#[allow(unused)]
 const fn linear(
     inputs: usize,
     outputs: usize,
@@ -416,13 +431,11 @@ fn operand(name: &str, operand: &Operand<Owned>) -> String {
     match operand {
         Operand::Linear { inputs, outputs, weight, frac, bias } => {
             let weight = match weight {
-                Weight::Halves(_) => format!("Weight::Halves(&{name}.0)"),
-                Weight::Bytes { .. } => {
-                    format!("Weight::Bytes {{ blocks: &{name}, scale: &{name}_SCALE.0 }}")
+                Weight::Halves(_) => format!("halves(&{name}.0)"),
+                Weight::Bytes { .. } => format!("in_bytes(&{name}, &{name}_SCALE.0)"),
+                Weight::Signs { of_signs, .. } => {
+                    format!("in_signs(&{name}, &{name}_SCALE.0, {of_signs})")
                 }
-                Weight::Signs { of_signs, .. } => format!(
-                    "Weight::Signs {{ words: &{name}, scale: &{name}_SCALE.0, of_signs: {of_signs} }}"
-                ),
             };
             let bias = match bias {
                 Some((_, frac)) => format!("Some((&{name}_BIAS.0, {frac}))"),
