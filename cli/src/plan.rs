@@ -7,7 +7,7 @@ use undertone_binary::energy::Prices;
 use undertone_core::{Counts, Full, Mask, Op};
 use undertone_model::Model;
 use undertone_model::export;
-use undertone_model::fixed;
+use undertone_model::fixed::{self, ByteWeights};
 use undertone_model::float::{Float, Fused};
 use undertone_model::trace;
 
@@ -47,6 +47,8 @@ enum Place {
     Float,
     /// 16-bit fixed point.
     Fixed,
+    /// The same with 8-bit linear weights.
+    Fixed8,
     /// One-bit attention and weights.
     Binary,
     /// On ciphertexts.
@@ -61,6 +63,7 @@ impl Place {
         match self {
             Self::Float => Some(WorldName::Float),
             Self::Fixed => Some(WorldName::Fixed),
+            Self::Fixed8 => Some(WorldName::Fixed8),
             Self::Binary => Some(WorldName::Binary),
             Self::Ckks | Self::Mpc => None,
         }
@@ -165,10 +168,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     if only == Some(WorldName::Binary) {
         bail!("the model has no one-bit attention: the binary world runs those of models/one-bit");
     }
-    for world in WorldName::ALL {
-        if only.is_some_and(|w| w != world) {
-            continue;
-        }
+    for world in only.map_or(WorldName::ALL.to_vec(), |world| vec![world]) {
         worlds.push(match world {
             WorldName::Float => {
                 let counts = float_counts(&model, shape)?;
@@ -176,7 +176,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
             }
             WorldName::Fixed => {
                 let plan_ = fixed::plan(&model, shape)?;
-                plan(world, &plan_.counts, Some(plan_.scratch_bytes()), 2 * parameters, &prices)
+                plan(world, &plan_.counts, Some(plan_.memory.bytes()), 2 * parameters, &prices)
+            }
+            WorldName::Fixed8 => {
+                let plan_ = fixed::plan(&ByteWeights(&model), shape)?;
+                plan(world, &plan_.counts, Some(plan_.memory.bytes()), parameters, &prices)
             }
             WorldName::Binary => continue,
         });

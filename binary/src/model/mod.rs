@@ -7,6 +7,7 @@
 mod attention;
 mod config;
 mod encoder;
+mod fixed;
 mod forward;
 mod hashing;
 mod source;
@@ -15,6 +16,7 @@ pub use config::{
     Activation, Block, Coding, Config, HeadConfig, LayerConfig, Pooling, Reduction, Task, Weights,
 };
 pub use encoder::{Arithmetic, Encoder};
+pub use fixed::InFixed;
 pub use hashing::{FitError, Hashed, fit_hash};
 pub use source::{MOST_WEIGHT_BYTES, Precision};
 

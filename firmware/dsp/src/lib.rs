@@ -6,6 +6,7 @@
 #![no_std]
 
 pub mod lookup;
+pub mod mixed;
 pub mod portable;
 
 #[cfg(long)]
