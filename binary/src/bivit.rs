@@ -282,7 +282,8 @@ fn each_row(
     mut each: impl FnMut(usize, &[i32], u32),
 ) -> Result<(), BitFault> {
     let planes = Planes::new(k.view())?;
-    let values = Slices::transposed(v.view());
+    // For queries that attend to many keys.
+    let mut slices = None;
     let blocks = k.rows().div_ceil(BLOCK);
     let tail = u64::MAX >> (blocks * BLOCK - k.rows());
     let mut room = vec![Line::ZERO; 2 * blocks];
@@ -290,7 +291,7 @@ fn each_row(
     let mut rows = [vec![0i32; v.dim()], vec![0i32; v.dim()]];
     // Rows of V as bytes, for queries that attend to few keys.
     let wide = level.clamped() == Level::Avx512 && k.rows() < 1 << 16;
-    let bytes = wide.then(|| Bytes::new(v.view()));
+    let bytes = wide.then(|| spread(v));
     let mut list = vec![0u16; if wide { 64 * blocks } else { 0 }];
     let mut waiting: Option<(usize, u32)> = None;
     let most = |least: u8| (u32::from(least) + margin).min(255) as u8;
@@ -299,13 +300,14 @@ fn each_row(
         let [ra, rb] = &mut rows;
         let mask = if waiting.is_some() { &mut *mb } else { &mut *ma };
         let count = within(level, lines, most(least), tail, mask);
-        if let Some(bytes) = bytes.as_ref().filter(|b| few(count, k.rows(), b, &values)) {
+        if let Some(bytes) = bytes.as_ref().filter(|b| few(count, k.rows(), b, v.dim())) {
             add_rows(mask, bytes, count, &mut list, ra);
             each(i, ra, count);
         } else if let Some((before, first)) = waiting.take() {
             // Queries go in pairs: both share the reading of V.
             let base = [-(first as i32), -(count as i32)];
-            count_pair::<false>(level, [ma, mb], &values, 2, base, [ra, rb]);
+            let values = slices.get_or_insert_with(|| Slices::transposed(v.view()));
+            count_pair::<false>(level, [ma, mb], values, 2, base, [ra, rb]);
             each(before, ra, first);
             each(i, rb, count);
         } else {
@@ -315,7 +317,8 @@ fn each_row(
             && let Some((before, first)) = waiting.take()
         {
             let base = [-(first as i32); 2];
-            count_pair::<false>(level, [ma, ma], &values, 2, base, [ra, rb]);
+            let values = slices.get_or_insert_with(|| Slices::transposed(v.view()));
+            count_pair::<false>(level, [ma, ma], values, 2, base, [ra, rb]);
             each(before, ra, first);
         }
     });
@@ -323,11 +326,23 @@ fn each_row(
 }
 
 /// Whether adding up the chosen rows of V costs less than counting the bits of all: about 3/2 cycles a
-/// word of 64 keys and group of 8 channels for counting, against six cycles a word to list the rows
-/// and two a chosen row and line of 64 channels (estimated from one AVX-512 machine).
-fn few(count: u32, keys: usize, bytes: &Bytes, values: &Slices) -> bool {
+/// word of 64 keys and group of 8 channels for counting, against five cycles a word to list the rows
+/// and two a chosen row and line of 64 channels (fitted to both forms' times on one AVX-512 machine).
+fn few(count: u32, keys: usize, bytes: &Bytes, channels: usize) -> bool {
     let words = keys.div_ceil(64);
-    2 * (6 * words + 2 * count as usize * bytes.each + 40) <= 3 * words * values.groups
+    2 * (5 * words + 2 * count as usize * bytes.each) <= 3 * words * channels.div_ceil(8)
+}
+
+/// Rows of V as bytes. Only reached at the level that adds them up.
+fn spread(v: &Signs) -> Bytes {
+    let each = v.view().stride();
+    let mut lines = vec![Line::ZERO; v.words().len()];
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: only at this level, which was detected; a line a word.
+    unsafe {
+        crate::simd::avx512::spread(v.words(), &mut lines);
+    }
+    Bytes { lines, each }
 }
 
 /// `out[c] = 2·Σ_j v_jc − count` over the keys of a mask. Only reached at the level that has it.

@@ -155,35 +155,6 @@ pub(crate) struct Bytes {
     pub(crate) each: usize,
 }
 
-impl Bytes {
-    pub(crate) fn new(signs: BitRows<'_, u64>) -> Self {
-        let each = signs.stride();
-        let mut lines = Vec::with_capacity(signs.rows() * each);
-        for r in 0..signs.rows() {
-            for &word in signs.row(r) {
-                let bytes = word.to_le_bytes();
-                lines.push(Line(std::array::from_fn(|i| SPREAD[usize::from(bytes[i])])));
-            }
-        }
-        Self { lines, each }
-    }
-}
-
-/// Each bit of a byte in a byte of its own.
-const SPREAD: [u64; 256] = {
-    let mut table = [0; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let mut bit = 0;
-        while bit < 8 {
-            table[byte] |= (byte as u64 >> bit & 1) << (8 * bit);
-            bit += 1;
-        }
-        byte += 1;
-    }
-    table
-};
-
 /// Transposes 64 × 64 bits, bit j of word i with bit i of word j.
 fn transpose_bits(m: &mut [u64; 64]) {
     let mut step = 32;

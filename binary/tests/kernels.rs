@@ -227,6 +227,46 @@ fn doubtful_codes_are_the_portable_ones() {
     }
 }
 
+/// Anchors and tokens at the ends of what words of 16 bits hold: zero, one-hot, huge, tiny, and widths
+/// that no line divides.
+#[test]
+fn hostile_anchors_and_tokens_agree() {
+    for (dim, m) in [(64, 25), (17, 33), (1, 3), (200, 25)] {
+        for sigma in [Sigma::Dynamic, Sigma::Frozen(1.0), Sigma::Frozen(1e-4), Sigma::Frozen(1e6)] {
+            let mut rng = rng((dim + m) as u64);
+            let mut anchors = normals(&mut rng, m * dim);
+            anchors[..dim].fill(0.0);
+            anchors[dim..2 * dim].fill(0.0);
+            anchors[dim] = 1.0;
+            let planes = normals(&mut rng, 16 * m);
+            let mut x = normals(&mut rng, 600 * dim);
+            // One-hot tokens of either sign, large and small ones.
+            for (i, token) in x.chunks_exact_mut(dim).enumerate().take(100) {
+                match i % 4 {
+                    0 => {
+                        token.fill(0.0);
+                        token[i % dim] = if i % 8 == 0 { 1.0 } else { -1.0 };
+                    }
+                    1 => token.iter_mut().for_each(|v| *v *= 1e17),
+                    2 => token.iter_mut().for_each(|v| *v *= 1e-17),
+                    _ => token.fill(-0.5),
+                }
+            }
+            for scale in [1.0, 1e16, 1e-16, 1e-36] {
+                let anchors = anchors.iter().map(|a| a * scale).collect();
+                let hash = Hash::new(dim, anchors, planes.clone(), vec![0.7; m], sigma).unwrap();
+                let mut portable = vec![0; 600];
+                hash.codes_at(Level::Portable, &x, &mut portable).unwrap();
+                for level in Level::available() {
+                    let mut codes = vec![0; 600];
+                    hash.codes_at(level, &x, &mut codes).unwrap();
+                    assert_eq!(codes, portable, "{level:?} {dim} {m} {sigma:?} {scale:e}");
+                }
+            }
+        }
+    }
+}
+
 /// Few and many attended keys, alone and in pairs: wide margins choose all, none choose few.
 #[test]
 fn sparse_and_dense_rows_agree() {

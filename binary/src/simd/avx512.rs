@@ -246,6 +246,19 @@ pub(crate) unsafe fn count_rows<const XOR: bool>(
     }
 }
 
+/// Each bit of a word in a byte of a line.
+///
+/// # Safety
+/// Needs AVX-512 F, BW; `lines` has one place a word.
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(crate) unsafe fn spread(words: &[u64], lines: &mut [Line]) {
+    for (&word, line) in words.iter().zip(lines) {
+        let bytes = _mm512_maskz_set1_epi8(word, 1);
+        // SAFETY: a line is 64 bytes, aligned to 64.
+        unsafe { _mm512_store_si512(std::ptr::from_mut(line).cast(), bytes) };
+    }
+}
+
 /// `out[c] = 2·Σ_j v_jc − count` over the rows j of `mask`, `v` in bytes 0 and 1: row after row, 64
 /// columns a register.
 ///

@@ -331,15 +331,13 @@ fn fold(x: [__m512; 16]) -> __m512 {
     let mut eights = [_mm512_setzero_ps(); 8];
     for i in 0..8 {
         let (a, b) = (x[i], x[i + 8]);
-        let (low, high) =
-            (_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b));
+        let (low, high) = (_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b));
         eights[i] = _mm512_add_ps(low, high);
     }
     let mut fours = [_mm512_setzero_ps(); 4];
     for i in 0..4 {
         let (a, b) = (eights[i], eights[i + 4]);
-        let (low, high) =
-            (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+        let (low, high) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
         fours[i] = _mm512_add_ps(low, high);
     }
     let mut twos = [_mm512_setzero_ps(); 2];

@@ -264,12 +264,13 @@ pub fn sum_of_directions(x: &[f32], norms: &[f32], sum: &mut [f32]) {
 pub fn mean_distance(hash: &Hash<'_>, norms: &[f32], sum: &[f32]) -> f32 {
     let (n, m) = (norms.len() as f64, hash.anchor_count() as f64);
     let lengths = norms.iter().filter(|&&r| r > 0.0).count() as f64 / n;
-    let (mut squares, mut cross) = (0.0f64, 0.0f64);
-    for anchor in hash.anchors.chunks_exact(hash.dim) {
-        squares += f64::from(squared_norm(anchor));
-        for (&a, &s) in anchor.iter().zip(sum) {
-            cross += f64::from(a) * f64::from(s);
-        }
+    let squares: f64 =
+        hash.anchors.chunks_exact(hash.dim).map(|a| f64::from(squared_norm(a))).sum();
+    // Column by column: short chains of additions, which overlap.
+    let mut cross = 0.0f64;
+    for (k, &s) in sum.iter().enumerate() {
+        let column = hash.anchors.get(k..).unwrap_or_default().iter().step_by(hash.dim);
+        cross += column.map(|&a| f64::from(a)).sum::<f64>() * f64::from(s);
     }
     (lengths + squares / m - 2.0 * cross / (n * m)) as f32
 }
