@@ -114,6 +114,10 @@ lto = "fat"
 codegen-units = 1
 panic = "abort"
 debug = false
+
+# Kernels that are compiled with their own crates.
+[profile.release.package."*"]
+opt-level = 3
 "#,
         name = p.name,
         target = p.target,
