@@ -144,7 +144,7 @@ impl OneBit {
                     _ => fixed::plan(&ByteWeights(&self.fixed), shape)?,
                 };
                 let (counts, scratch) = (&made.counts, Some(made.memory.bytes()));
-                worlds.push(plan::plan(world, counts, scratch, encoder.size().1, prices));
+                worlds.push(plan::plan(world, counts, scratch, encoder.size_with(2).1, prices));
                 continue;
             }
             let counts = encoder.plan(tokens)?;

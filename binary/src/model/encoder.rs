@@ -220,6 +220,11 @@ impl Encoder {
     /// Parameters, and the bytes they take as they are held: a bit for a one-bit weight, four
     /// bytes for any other.
     pub fn size(&self) -> (usize, usize) {
+        self.size_with(4)
+    }
+
+    /// Parameters, and the bytes they take where those that are no bits take so many each.
+    pub fn size_with(&self, bytes_a_number: usize) -> (usize, usize) {
         let mut size = Size::default();
         match &self.embed {
             Embed::Patches { projection, position } => {
@@ -254,7 +259,7 @@ impl Encoder {
         }
         self.norm.iter().for_each(|norm| size.norm(norm));
         size.linear(&self.classifier);
-        (size.floats + size.bits, 4 * size.floats + size.bits / 8)
+        (size.floats + size.bits, bytes_a_number * size.floats + size.bits / 8)
     }
 }
 

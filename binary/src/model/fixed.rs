@@ -7,6 +7,7 @@
 use undertone_core::attention::Kind;
 use undertone_core::binary::{BitFault, words_for};
 use undertone_core::encoder::{self, Group, Groups, NormPosition};
+use undertone_core::fixed::requant::round_shift;
 use undertone_core::fixed::{Fixed, Memory, Operand, Weight};
 use undertone_core::{Counts, Fault, Function, Num, Shape, Unsupported};
 use undertone_model::Prepared;
@@ -198,10 +199,21 @@ fn linear<M: Memory>(
             let row = Shape::new(1, 1, outputs);
             let (scale, frac) = quantise("scales", row, layer.scale())?;
             let bias = layer.bias().map(|b| quantise("linear bias", row, b)).transpose()?;
+            // Sums of signs are whole: a bias finer than the scale would be rounded to it each time.
+            let bias = bias.map(|(bias, fine)| match fine - frac {
+                by if of_signs && by > 0 => (coarser(&bias, by), frac),
+                _ => (bias, fine),
+            });
             let weight = Weight::Signs { words: words(layer.weights()), scale, of_signs };
             Ok(Operand::Linear { inputs, outputs, weight, frac, bias })
         }
     }
+}
+
+/// With so many fraction bits less.
+fn coarser(values: &[i16], by: i16) -> Vec<i16> {
+    let round = |&v: &i16| round_shift(v.into(), by.into()) as i16;
+    values.iter().map(round).collect()
 }
 
 /// Words of 32 bits.

@@ -46,16 +46,16 @@ pub(super) fn files(p: &Parts<'_>) -> Vec<(PathBuf, Vec<u8>)> {
     let embedded = p.golden.len().min(EMBEDDED) * p.sample;
     let text: Vec<(&str, String)> = vec![
         ("Cargo.toml", manifest(p)),
-        ("build.rs", BUILD.to_owned()),
+        ("build.rs", include_str!("template/build.rs").to_owned()),
         ("memory.x", p.target.memory_x()),
         (".cargo/config.toml", p.target.cargo_config()),
         (".gitignore", "/target\n".to_owned()),
         ("README.md", readme(p)),
         ("src/lib.rs", library(p)),
         ("src/encoder.rs", encoder(p)),
-        ("src/main.rs", MAIN.replace("CRATE", &krate(p))),
+        ("src/main.rs", include_str!("template/main.rs").replace("CRATE", &krate(p))),
         ("src/golden.rs", golden(p)),
-        ("src/bin/classify.rs", CLASSIFY.replace("CRATE", &krate(p))),
+        ("src/bin/classify.rs", include_str!("template/classify.rs").replace("CRATE", &krate(p))),
         ("expected.txt", expected(p)),
         ("undertone.json", figures(p)),
     ];
@@ -114,6 +114,10 @@ lto = "fat"
 codegen-units = 1
 panic = "abort"
 debug = false
+
+# Kernels that are compiled with their own crates.
+[profile.release.package."*"]
+opt-level = 3
 "#,
         name = p.name,
         target = p.target,
@@ -121,15 +125,6 @@ debug = false
         board = at("firmware/board"),
     )
 }
-
-const BUILD: &str = r#"//! Tells the linker where memory.x is.
-
-fn main() {
-    let here = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
-    println!("cargo::rustc-link-search={here}");
-    println!("cargo::rerun-if-changed=memory.x");
-}
-"#;
 
 fn library(p: &Parts<'_>) -> String {
     let labels = p.labels;
@@ -269,104 +264,7 @@ pub fn class(logits: &[i16; OUTPUTS]) -> usize {{
 
 fn encoder(p: &Parts<'_>) -> String {
     let e = p.encoder;
-    let mut out = String::from(
-        r#"//! Weights, ranges and the encoder, all in flash. Written by `undertone export`.
-
-use undertone_core::attention::{Kind, Variant};
-use undertone_core::encoder::{Activation, Encoder, Group, Groups, Layer, Norm, NormPosition, Pooling};
-use undertone_core::fixed::{Block, Flash, Operand, Quad, Weight};
-use undertone_core::{Function, Num, Range, Ranges, Role, Shape, Site};
-
-use crate::World;
-
-/// Words on a multiple of four bytes.
-#[repr(C, align(4))]
-struct Words<const N: usize>([i16; N]);
-
-// Read when the crate is compiled.
-const FILE: &[u8] = include_bytes!("weights.bin");
-
-/// The words from a byte of the file on.
-const fn words<const N: usize>(at: usize) -> Words<N> {
-    let mut out = [0; N];
-    let mut i = 0;
-    while i < N {
-        out[i] = i16::from_le_bytes([FILE[at + 2 * i], FILE[at + 2 * i + 1]]);
-        i += 1;
-    }
-    Words(out)
-}
-
-/// Signs, 32 to a word.
-#[allow(unused)]
-const fn signs<const N: usize>(at: usize) -> [u32; N] {
-    let mut out = [0; N];
-    let mut i = 0;
-    while i < N {
-        let b = at + 4 * i;
-        out[i] = u32::from_le_bytes([FILE[b], FILE[b + 1], FILE[b + 2], FILE[b + 3]]);
-        i += 1;
-    }
-    out
-}
-
-/// Bytes, four rows side by side.
-#[allow(unused)]
-const fn blocks<const N: usize>(at: usize) -> [Block; N] {
-    let mut out = [Block([Quad([0; 4]); 4]); N];
-    let mut i = 0;
-    while i < 16 * N {
-        out[i / 16].0[i / 4 % 4].0[i % 4] = FILE[at + i] as i8;
-        i += 1;
-    }
-    out
-}
-
-#[allow(unused)]
-const fn halves(values: &'static [i16]) -> Weight<Flash> {
-    Weight::Halves(values)
-}
-
-#[allow(unused)]
-const fn in_bytes(blocks: &'static [Block], scale: &'static [i16]) -> Weight<Flash> {
-    Weight::Bytes { blocks, scale }
-}
-
-#[allow(unused)]
-const fn in_signs(words: &'static [u32], scale: &'static [i16], of_signs: bool) -> Weight<Flash> {
-    Weight::Signs { words, scale, of_signs }
-}
-
-#[allow(unused)]
-const fn linear(
-    inputs: usize,
-    outputs: usize,
-    weight: Weight<Flash>,
-    frac: i16,
-    bias: Option<(&'static [i16], i16)>,
-) -> Operand<Flash> {
-    Operand::Linear { inputs, outputs, weight, frac, bias }
-}
-
-#[allow(unused)]
-const fn vector(shape: Shape, values: &'static [i16], frac: i16) -> Operand<Flash> {
-    Operand::Vector { shape, values, frac }
-}
-
-const fn range(lo: Num, hi: Num) -> Range {
-    Range::new(lo, hi)
-}
-
-"#,
-    );
-    out = out.replace(
-        "use undertone_core::attention::{Kind, Variant};\n",
-        "#[allow(unused_imports)]\nuse undertone_core::attention::{Kind, Variant};\n",
-    );
-    out = out.replace(
-        "use undertone_core::{Function, Num",
-        "#[allow(unused_imports)]\nuse undertone_core::{Function, Num",
-    );
+    let mut out = include_str!("template/encoder.rs").to_owned();
     for array in &p.weights.arrays {
         let n = array.values.len();
         let (kind, read) = match array.values {
@@ -570,102 +468,6 @@ fn expected(p: &Parts<'_>) -> String {
     }
     out
 }
-
-const MAIN: &str = r#"//! Runs the golden examples and compares their logits with the host's, bit for bit.
-#![cfg_attr(target_os = "none", no_std, no_main)]
-
-mod golden;
-
-use CRATE::{LABELS, Model, SAMPLE, SCRATCH, class};
-use undertone_board::{Place, exit, instructions, print, print_number, print_signed, stack};
-
-static MODEL: Place<Model> = Place::new(Model::new());
-
-fn figure(name: &str, value: u64) {
-    print(name);
-    print(" ");
-    print_number(value);
-    print("\n");
-}
-
-fn run() {
-    let Some(model) = MODEL.take() else { exit(1) };
-    let (mut counted, mut painted, mut equal, mut saturated) = (None, None, 0, 0);
-    let samples = golden::INPUTS.as_chunks::<SAMPLE>().0;
-    for (i, ((sample, want), name)) in
-        samples.iter().zip(&golden::LOGITS).zip(golden::NAMES).enumerate()
-    {
-        let mut logits = None;
-        // One run each: the first is counted, the second paints the stack.
-        match i {
-            0 => counted = instructions(|| logits = model.run(sample).ok()),
-            1 => painted = stack::used(|| logits = model.run(sample).ok()),
-            _ => logits = model.run(sample).ok(),
-        }
-        let Some(logits) = logits else {
-            print("the model refused to run\n");
-            exit(1)
-        };
-        saturated += model.saturated();
-        let same = logits == *want;
-        equal += u64::from(same);
-        print(name);
-        print(": ");
-        print(LABELS.get(class(&logits)).copied().unwrap_or("class"));
-        print(if same { ", logits equal the host's:" } else { ", logits DIFFER from the host's:" });
-        for logit in logits {
-            print(" ");
-            print_signed(logit.into());
-        }
-        print("\n");
-    }
-    if let Some(n) = counted {
-        figure("instructions", n);
-    }
-    if let Some(n) = painted {
-        figure("stack_bytes", n as u64);
-    }
-    figure("scratch_bytes", model.needed().bytes() as u64);
-    figure("saturated", saturated);
-    figure("examples", golden::EXAMPLES as u64);
-    figure("equal", equal);
-    if equal != golden::EXAMPLES as u64 || (equal > 0 && model.needed() != SCRATCH) {
-        exit(1);
-    }
-}
-
-undertone_board::main!(run);
-"#;
-
-const CLASSIFY: &str = r#"//! Classifies every input of `inputs.bin` in the emulator's working directory: a line each with the
-//! class and the logits, as in `expected.txt`.
-#![cfg_attr(target_os = "none", no_std, no_main)]
-
-use CRATE::{Model, SAMPLE, class};
-use undertone_board::{Input, Place, exit, print, print_number, print_signed};
-
-static MODEL: Place<Model> = Place::new(Model::new());
-static SAMPLES: Place<[u8; SAMPLE]> = Place::new([0; SAMPLE]);
-
-fn run() {
-    let (Some(model), Some(sample)) = (MODEL.take(), SAMPLES.take()) else { exit(1) };
-    let Some(mut file) = Input::open(c"inputs.bin") else {
-        print("no inputs.bin here\n");
-        exit(1)
-    };
-    while file.read(sample) {
-        let Ok(logits) = model.run(sample) else { exit(1) };
-        print_number(class(&logits) as u64);
-        for logit in logits {
-            print(" ");
-            print_signed(logit.into());
-        }
-        print("\n");
-    }
-}
-
-undertone_board::main!(run);
-"#;
 
 fn readme(p: &Parts<'_>) -> String {
     let (f, t) = (p.figures, p.target);

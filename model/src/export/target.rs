@@ -52,7 +52,7 @@ pub const TARGETS: [Target; 6] = [
         emulator: ("qemu-system-arm", "mps2-an386"),
         flash: region(0, kib(512)),
         ram: region(0x2000_0000, kib(128)),
-        code_bytes: 104 << 10,
+        code_bytes: 128 << 10,
         stack_bytes: 6 << 10,
     },
     Target {
@@ -63,7 +63,7 @@ pub const TARGETS: [Target; 6] = [
         emulator: ("qemu-system-arm", "mps2-an500"),
         flash: region(0, kib(512)),
         ram: region(0x2000_0000, kib(128)),
-        code_bytes: 104 << 10,
+        code_bytes: 128 << 10,
         stack_bytes: 6 << 10,
     },
     Target {
@@ -74,7 +74,7 @@ pub const TARGETS: [Target; 6] = [
         emulator: ("qemu-system-arm", "mps2-an505"),
         flash: region(0x1000_0000, kib(512)),
         ram: region(0x3800_0000, kib(128)),
-        code_bytes: 104 << 10,
+        code_bytes: 128 << 10,
         stack_bytes: 6 << 10,
     },
     Target {
@@ -85,7 +85,7 @@ pub const TARGETS: [Target; 6] = [
         emulator: ("qemu-system-arm", "lm3s6965evb"),
         flash: region(0, kib(256)),
         ram: region(0x2000_0000, kib(64)),
-        code_bytes: 104 << 10,
+        code_bytes: 128 << 10,
         stack_bytes: 6 << 10,
     },
     Target {
@@ -96,7 +96,7 @@ pub const TARGETS: [Target; 6] = [
         emulator: ("qemu-system-arm", "microbit"),
         flash: region(0, kib(256)),
         ram: region(0x2000_0000, kib(16)),
-        code_bytes: 104 << 10,
+        code_bytes: 128 << 10,
         stack_bytes: 6 << 10,
     },
     Target {
@@ -107,7 +107,7 @@ pub const TARGETS: [Target; 6] = [
         emulator: ("qemu-system-riscv32", "virt"),
         flash: region(0x8000_0000, kib(512)),
         ram: region(0x8040_0000, kib(128)),
-        code_bytes: 104 << 10,
+        code_bytes: 128 << 10,
         stack_bytes: 6 << 10,
     },
 ];

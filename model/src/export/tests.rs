@@ -6,6 +6,8 @@ use proptest::prelude::*;
 use undertone_core::fixed::pixels::Pixels;
 
 use super::*;
+use crate::build::Model;
+use crate::fixed::ByteWeights;
 use crate::image::{Picture, Resize};
 use crate::input::EncoderInput;
 
@@ -53,6 +55,37 @@ fn a_model_that_fits_is_exported_with_its_exact_scratch() {
     assert!(weights < 200, "{weights}");
     let file = export.files.iter().find(|(p, _)| p == Path::new("src/weights.bin")).unwrap();
     assert_eq!(file.1.len(), export.figures.weight_bytes);
+}
+
+/// Half the flash of the products, the same scratch, and a crate that reads blocks.
+#[test]
+fn bytes_take_half_the_flash() {
+    let model = shipped("vit-fmnist-he1");
+    let target = Target::named("cortex-m4").unwrap();
+    let (halves, plan) = figures(&model, &target, 0).unwrap();
+    let (bytes, byte_plan) = figures(&ByteWeights(&model), &target, 0).unwrap();
+    assert_eq!(plan.memory, byte_plan.memory);
+    let linear = |x: &crate::weights::Linear| x.weight.len();
+    let products: usize = model
+        .weights
+        .layers
+        .iter()
+        .flat_map(|l| [&l.query, &l.key, &l.value, &l.output, &l.up].into_iter().chain(&l.down))
+        .map(linear)
+        .sum();
+    let saved = halves.weight_bytes - bytes.weight_bytes;
+    // A byte a weight, less two bytes a row for its scale.
+    assert!(saved > products * 9 / 10 && saved < products * 11 / 10, "{saved} of {products}");
+    let examples = [example(&model, 1)];
+    let model = ByteWeights(&model);
+    let checkout = Path::new("/checkout");
+    let request =
+        Request { model: &model, name: "bytes", target: &target, examples: &examples, checkout };
+    let export = export(&request).unwrap();
+    let encoder = text(&export, "src/encoder.rs");
+    assert!(
+        encoder.contains("static L0_QUERY: [Block; ") && encoder.contains("in_bytes(&L0_QUERY")
+    );
 }
 
 #[test]

@@ -59,6 +59,8 @@ pub fn matmul(
     if m == 0 || n == 0 || k == 0 {
         return Ok(0);
     }
+    // Products of 22 bits.
+    let finish = finish.finish(23 + k.ilog2());
     let words = mixed::words(k);
     let mut saturated = 0;
     for (a, row) in a.chunks_exact(k).zip(out.chunks_exact_mut(n)) {

@@ -1,6 +1,6 @@
 //! Memory, tensors and formats of the fixed-point world.
 
-use super::requant::{Narrow, mul_shift};
+use super::requant::{Narrow, half_up, mul_shift};
 use crate::{Fault, Shape};
 use core::fmt::Debug;
 use core::ops::Range;
@@ -251,6 +251,16 @@ impl Align {
     pub(super) const fn apply(self, a: i64, b: i64) -> i64 {
         mul_shift((a << self.left_a) + (b << self.left_b), 1, self.right)
     }
+
+    /// The same for 16-bit addends; within 32 bits where their formats lie near each other.
+    #[inline(always)]
+    pub(super) fn halves(self, a: i16, b: i16) -> i64 {
+        if self.left_a <= 14 && self.left_b <= 14 && self.right >= 0 && self.right < 31 {
+            let sum = (i32::from(a) << self.left_a) + (i32::from(b) << self.left_b);
+            return half_up(sum, self.right).into();
+        }
+        self.apply(a.into(), b.into())
+    }
 }
 
 pub(super) fn copy(from: &[i16], row: Range<usize>, col: usize, out: &mut [i16]) {
@@ -264,12 +274,12 @@ pub(super) fn zip_rows(
     la: Layout,
     b: &[i16],
     lb: Layout,
-    f: impl Fn(i64, i64) -> i64,
+    f: impl Fn(i16, i16) -> i64,
 ) -> u64 {
     let (shape, other) = (la.shape, lb.shape);
     let mut saturated = 0;
     let mut one = |x: &mut i16, y: i16| {
-        let (value, over) = i16::narrow(f((*x).into(), y.into()));
+        let (value, over) = i16::narrow(f(*x, y));
         *x = value;
         saturated += u64::from(over);
     };

@@ -1,7 +1,7 @@
 //! Products, functions and comparisons of the fixed-point world.
 
 use super::memory::{Memory, Storage, Tensor, growth};
-use super::requant::{Narrow, mul_shift};
+use super::requant::{Narrow, Requant, mul_shift};
 use super::table;
 use super::world::Fixed;
 use super::{edge_moe, math};
@@ -15,7 +15,8 @@ impl<M: Memory, S: Storage> Multiply for Fixed<M, S> {
         let frac = self.format(on, a.frac + b.frac - 15)?;
         let shift = i32::from(a.frac + b.frac - frac);
         self.count(Op::Mul, a.layout.shape.len());
-        self.zip(&a, b, |x, y| mul_shift(x * y, 1, shift));
+        let requant = Requant { multiplier: 1, shift };
+        self.zip(&a, b, |x, y| requant.apply((i32::from(x) * i32::from(y)).into()));
         Ok(Tensor { frac, depth: a.depth.max(b.depth) + 1, ..a })
     }
 

@@ -111,7 +111,7 @@ impl Requant {
 
 /// `x · 2^-shift`, rounded half up; `shift` from 0 to 32.
 #[inline(always)]
-const fn half_up(x: i32, shift: i32) -> i32 {
+pub(super) const fn half_up(x: i32, shift: i32) -> i32 {
     if shift == 0 {
         return x;
     }
@@ -153,26 +153,77 @@ pub struct Scaled<'a> {
     pub shift: i32,
 }
 
-impl Scaled<'_> {
+impl<'a> Scaled<'a> {
+    /// Ready for sums below 2^`bits` in magnitude.
+    pub(super) fn finish(self, bits: u32) -> Finish<'a> {
+        // Everything is brought so far up that the result ends in the upper word.
+        let up = 32i32.saturating_sub(self.shift).max(0);
+        let of_scale = up.min(15);
+        let of_sum = up - of_scale;
+        // A bias finer than the sum is rounded to it first: not here.
+        let finer = self.bias.map_or(0, |(b, frac)| frac - b.frac);
+        let of_bias = finer + up;
+        let down = self.shift.saturating_sub(32).max(0);
+        let narrow = of_sum + (bits as i32) <= 31 && finer >= 0 && of_bias <= 45 && down <= 30;
+        let fast = narrow.then_some(Fast {
+            of_sum: of_sum as u32 & 31,
+            of_scale: of_scale as u32 & 31,
+            of_bias: of_bias.min(15) as u32 & 31,
+            bias_factor: 1 << ((of_bias - 15).max(0) & 31),
+            half: 1 << (31 + (down & 31)),
+            down: down as u32 & 31,
+        });
+        Finish { scaled: self, fast }
+    }
+
+    /// The definition.
+    fn slow(&self, row: usize, sum: i64) -> (i16, bool) {
+        let scale = self.scale.get(row).copied().unwrap_or(0);
+        let bias = self.bias.map_or(0, |(bias, frac)| bias.at(row, frac));
+        let wide = (sum * i64::from(scale)).saturating_add(bias);
+        i16::narrow(mul_shift(wide, 1, self.shift))
+    }
+}
+
+/// A [`Scaled`] with what is the same for all its sums.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Finish<'a> {
+    scaled: Scaled<'a>,
+    fast: Option<Fast>,
+}
+
+/// Shifts to the left, a bias's further factor, one half of the result, a shift of the upper word.
+#[derive(Clone, Copy, Debug)]
+struct Fast {
+    of_sum: u32,
+    of_scale: u32,
+    of_bias: u32,
+    bias_factor: i32,
+    half: i64,
+    down: u32,
+}
+
+impl Finish<'_> {
     /// Finishes the sum of a row, below 2^47 in magnitude; whether it saturated.
     #[inline]
     pub(super) fn one(&self, row: usize, sum: i64, out: &mut i16) -> bool {
-        let scale = self.scale.get(row).copied().unwrap_or(0);
-        let narrow = sum as i32;
-        let product = if i64::from(narrow) == sum {
-            i64::from(narrow) * i64::from(scale)
-        } else {
-            sum * i64::from(scale)
+        let Some(f) = &self.fast else {
+            let (value, saturated) = self.scaled.slow(row, sum);
+            *out = value;
+            return saturated;
         };
-        let bias = self.bias.map_or(0, |(bias, frac)| bias.at(row, frac));
-        let wide = product.saturating_add(bias);
-        let (value, saturated) = i16::narrow(if self.shift >= 0 {
-            round_shift(wide, self.shift)
-        } else {
-            mul_shift(wide, 1, self.shift)
-        });
-        *out = value;
-        saturated
+        let scale = i32::from(self.scaled.scale.get(row).copied().unwrap_or(0)) << f.of_scale;
+        let bias = match self.scaled.bias {
+            Some((bias, _)) => i32::from(bias.data.get(row).copied().unwrap_or(0)) << f.of_bias,
+            None => 0,
+        };
+        let wide = f.half
+            + i64::from(bias) * i64::from(f.bias_factor)
+            + i64::from((sum as i32) << f.of_sum) * i64::from(scale);
+        let value = (wide >> 32) as i32 >> f.down;
+        let clamped = value.clamp(i16::MIN.into(), i16::MAX.into());
+        *out = clamped as i16;
+        clamped != value
     }
 }
 

@@ -56,14 +56,15 @@ pub fn matmul(
     out: &mut [i16],
 ) -> Result<u64, KernelError> {
     check("signs::matmul", dims, x, words, &finish, out)?;
+    let finish = finish.finish(16 + dims.k.ilog2());
     let stride = words_for::<u32>(dims.k);
     let mut saturated = 0;
     for (x, out) in x.chunks_exact(dims.k).zip(out.chunks_exact_mut(dims.n)) {
         for (tile, out) in out.chunks_mut(TILE).enumerate() {
             let rows = words.get(tile * TILE * stride..).unwrap_or_default();
-            let mut sums = [0i32; TILE];
+            let (mut sums, mut tables) = ([0i32; TILE], [0; BITS / GROUP * SUMS]);
             for (at, x) in x.chunks(BITS).enumerate() {
-                let tables = tables(x);
+                fill(&mut tables, x);
                 let column = rows.get(at..).unwrap_or_default().iter().step_by(stride);
                 for (sum, &signs) in sums.iter_mut().zip(column).take(out.len()) {
                     *sum += looked_up(&tables, signs);
@@ -77,18 +78,22 @@ pub fn matmul(
     Ok(saturated)
 }
 
-fn tables(x: &[i16]) -> Tables {
-    let mut tables = [0; BITS / GROUP * SUMS];
-    for (table, group) in tables.as_chunks_mut::<SUMS>().0.iter_mut().zip(x.chunks(GROUP)) {
+fn fill(tables: &mut Tables, x: &[i16]) {
+    let mut groups = x.chunks(GROUP);
+    for table in tables.as_chunks_mut::<SUMS>().0 {
+        // Inputs beyond the last count as zero, whatever their signs.
+        let group = groups.next().unwrap_or_default();
         let value = |i: usize| i32::from(group.get(i).copied().unwrap_or(0));
         let [a, b, c, d] = [value(0), value(1), value(2), value(3)];
         let low = [-a - b, a - b, b - a, a + b];
         let high = [-c - d, c - d, d - c, c + d];
         for (entries, high) in table.as_chunks_mut::<4>().0.iter_mut().zip(high) {
-            entries.iter_mut().zip(low).for_each(|(e, low)| *e = low + high);
+            entries[0] = low[0] + high;
+            entries[1] = low[1] + high;
+            entries[2] = low[2] + high;
+            entries[3] = low[3] + high;
         }
     }
-    tables
 }
 
 #[inline(always)]
@@ -121,6 +126,7 @@ pub fn of_signs(
     let Some(packed) = packed.get_mut(..stride) else {
         return Err(KernelError::Length { kernel: NAME, operand: "packed", expected: stride, got });
     };
+    let finish = finish.finish(1 + dims.k.ilog2());
     let mut saturated = 0;
     for (x, out) in x.chunks_exact(dims.k).zip(out.chunks_exact_mut(dims.n)) {
         pack(x, packed);

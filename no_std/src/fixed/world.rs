@@ -170,7 +170,7 @@ impl<M: Memory, S: Storage> Fixed<M, S> {
 
     /// Replaces every element of `a` by a function of it and the element of `b` that broadcasts
     /// to it, both in memory.
-    pub(super) fn zip(&mut self, a: &Tensor, b: &Tensor, f: impl Fn(i64, i64) -> i64) {
+    pub(super) fn zip(&mut self, a: &Tensor, b: &Tensor, f: impl Fn(i16, i16) -> i64) {
         let (a, b) = (a.layout, b.layout);
         let memory = self.memory.tensors();
         let saturated = if !M::REAL {
@@ -191,7 +191,7 @@ impl<M: Memory, S: Storage> Fixed<M, S> {
         a: &Tensor,
         shape: Shape,
         values: &[i16],
-        f: impl Fn(i64, i64) -> i64,
+        f: impl Fn(i16, i16) -> i64,
     ) {
         if M::REAL {
             let b = Layout { at: 0, shape, heads: 1 };
@@ -258,7 +258,7 @@ impl<M: Memory, S: Storage> Fixed<M, S> {
         a: Tensor,
         b: &Tensor,
         on: Bound,
-        sign: i64,
+        sign: Sign,
     ) -> Result<Tensor, Fault> {
         check::broadcast(op, a.layout.shape, b.layout.shape)?;
         self.live(op, &a)?;
@@ -266,7 +266,10 @@ impl<M: Memory, S: Storage> Fixed<M, S> {
         let frac = self.format(on, a.frac.min(b.frac) - 1)?;
         let align = Align::new(a.frac, b.frac, frac);
         self.count(Op::Add, a.layout.shape.len());
-        self.zip(&a, b, |x, y| align.apply(x, sign * y));
+        match sign {
+            Sign::Plus => self.zip(&a, b, |x, y| align.halves(x, y)),
+            Sign::Minus => self.zip(&a, b, |x, y| align.apply(x.into(), -i64::from(y))),
+        }
         Ok(Tensor { frac, depth: a.depth.max(b.depth) + 1, ..a })
     }
 }
@@ -288,6 +291,13 @@ impl From<KernelError> for Fault {
             KernelError::Domain { what, got, .. } => Self::Parameter { what, got },
         }
     }
+}
+
+/// Of a second addend.
+#[derive(Clone, Copy)]
+enum Sign {
+    Plus,
+    Minus,
 }
 
 /// Fraction bits of public addends.
@@ -314,11 +324,11 @@ impl<M: Memory, S: Storage> World for Fixed<M, S> {
     }
 
     fn add(&mut self, a: Tensor, b: &Tensor, on: Bound) -> Made<Self> {
-        self.combine("add", a, b, on, 1)
+        self.combine("add", a, b, on, Sign::Plus)
     }
 
     fn sub(&mut self, a: Tensor, b: &Tensor, on: Bound) -> Made<Self> {
-        self.combine("sub", a, b, on, -1)
+        self.combine("sub", a, b, on, Sign::Minus)
     }
 
     fn scale(&mut self, a: Tensor, k: Num, on: Bound) -> Made<Self> {
@@ -352,7 +362,7 @@ impl<M: Memory, S: Storage> World for Fixed<M, S> {
         let frac = self.format(on, a.frac.min(p_frac) - 1)?;
         let align = Align::new(a.frac, p_frac, frac);
         self.count(Op::Add, a.layout.shape.len());
-        self.zip_public(&a, shape, values, |x, y| align.apply(x, y));
+        self.zip_public(&a, shape, values, |x, y| align.halves(x, y));
         Ok(Tensor { frac, depth: a.depth + 1, ..a })
     }
 
@@ -363,7 +373,10 @@ impl<M: Memory, S: Storage> World for Fixed<M, S> {
         let frac = self.format(on, a.frac + p_frac - 15)?;
         let shift = i32::from(a.frac + p_frac - frac);
         self.count(Op::Mul, a.layout.shape.len());
-        self.zip_public(&a, shape, values, |x, y| mul_shift(x * y, 1, shift));
+        let requant = Requant { multiplier: 1, shift };
+        self.zip_public(&a, shape, values, |x, y| {
+            requant.apply((i32::from(x) * i32::from(y)).into())
+        });
         Ok(Tensor { frac, depth: a.depth + 1, ..a })
     }
 
