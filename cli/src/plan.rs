@@ -128,6 +128,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
         if options.tokens.is_some() {
             bail!("--world ckks reads images, whose tokens are the model's: leave --tokens out");
         }
+        if OneBit::load(&options.folder.model)?.is_some() {
+            bail!("encrypted inference: one-bit attention is not offered; use `power`");
+        }
         return plan_ckks::run(&options.folder, &options.encrypted, &options.common);
     }
     if options.encrypted.given() {

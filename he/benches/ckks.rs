@@ -2,37 +2,29 @@
 //!
 //! `cargo bench -p undertone-he --bench ckks`
 //!
-//! Times are processor time of this thread where the system tells it (Linux), which other work
-//! on the machine disturbs less than the clock on the wall.
+//! Times are processor time on one thread, which other work on the machine disturbs less than the
+//! clock on the wall.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use cpu_time::ProcessTime;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{Criterion, criterion_group, criterion_main};
 use undertone_he::ckks::{Automorphism, Backend, Context, Evaluator, Params, SecretKey};
 
-/// Processor time of the thread, in the units and format of wall time.
+/// Processor time of the process, in the units and format of wall time.
 struct CpuTime(WallTime);
 
-fn on_cpu() -> Duration {
-    static START: std::sync::LazyLock<std::time::Instant> =
-        std::sync::LazyLock::new(std::time::Instant::now);
-    std::fs::read_to_string("/proc/thread-self/schedstat")
-        .ok()
-        .and_then(|s| s.split(' ').next()?.parse().ok().map(Duration::from_nanos))
-        .unwrap_or_else(|| START.elapsed())
-}
-
 impl Measurement for CpuTime {
-    type Intermediate = Duration;
+    type Intermediate = ProcessTime;
     type Value = Duration;
-    fn start(&self) -> Duration {
-        on_cpu()
+    fn start(&self) -> ProcessTime {
+        ProcessTime::now()
     }
-    fn end(&self, start: Duration) -> Duration {
-        on_cpu() - start
+    fn end(&self, start: ProcessTime) -> Duration {
+        start.elapsed()
     }
     fn add(&self, a: &Duration, b: &Duration) -> Duration {
         *a + *b
@@ -80,6 +72,7 @@ fn primitives(c: &mut Criterion<CpuTime>, params: Params, backend: Backend) {
 }
 
 fn all(c: &mut Criterion<CpuTime>) {
+    rayon::ThreadPoolBuilder::new().num_threads(1).build_global().unwrap();
     for params in [
         Params::N13_LEVELS3,
         Params::N14_LEVELS7,

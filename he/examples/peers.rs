@@ -3,12 +3,12 @@
 //! `cargo run --release -p undertone-he --example peers FILE`
 //!
 //! The file has n, d and the range of the row sums, then Q, K and V, row by row. Output: a name and
-//! a number a line; times are milliseconds of this thread's processor time, medians.
+//! a number a line; times are milliseconds of processor time on one thread, medians.
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
+use cpu_time::ProcessTime;
 use undertone_he::ckks::{
     Automorphism, Backend, Complex, Context, Degree, Evaluator, Params, SecretKey,
 };
@@ -17,6 +17,7 @@ use undertone_he::world::{Head, Ledger, Packing};
 type Error = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Error> {
+    rayon::ThreadPoolBuilder::new().num_threads(1).build_global()?;
     let path = std::env::args().nth(1).ok_or("a file with the head's inputs")?;
     for (at, backend) in Backend::available().into_iter().enumerate() {
         let suffix = if at == 0 { String::new() } else { format!(".{}", backend.name()) };
@@ -64,9 +65,9 @@ fn head(text: &str) -> Result<(), Error> {
             let inputs = head.encrypt(&slots, |x: &[Complex]| {
                 secret.encrypt(&ctx.encode_as(x, plan.levels, Degree::One)?)?.expand(&ctx)
             })?;
-            let start = processor_time();
+            let start = ProcessTime::now();
             let out = head.run(&server, inputs)?;
-            times.push((processor_time() - start).as_secs_f64());
+            times.push(start.elapsed().as_secs_f64());
             let slots = secret.decrypt_real(&out.ciphertexts()[0])?;
             let found = packing.unpack(&slots, n, d, out.factor());
             let errors = found.iter().zip(head.exact(q, k, v)).map(|(a, b)| (a - b).abs());
@@ -86,19 +87,10 @@ fn median<T, E>(count: usize, mut f: impl FnMut() -> Result<T, E>) -> Result<f64
     f()?;
     let mut times = Vec::with_capacity(count);
     for _ in 0..count {
-        let start = processor_time();
+        let start = ProcessTime::now();
         f()?;
-        times.push((processor_time() - start).as_secs_f64() * 1e3);
+        times.push(start.elapsed().as_secs_f64() * 1e3);
     }
     times.sort_by(f64::total_cmp);
     Ok(times[count / 2])
-}
-
-/// Processor time of this thread where the system tells it (Linux), else the clock.
-fn processor_time() -> Duration {
-    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
-    std::fs::read_to_string("/proc/thread-self/schedstat")
-        .ok()
-        .and_then(|s| s.split(' ').next()?.parse().ok().map(Duration::from_nanos))
-        .unwrap_or_else(|| START.elapsed())
 }

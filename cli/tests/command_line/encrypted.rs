@@ -79,7 +79,10 @@ fn an_image_is_planned_by_layer() {
     let call = ["plan", "--model", MODEL, "--world", "ckks"];
     let json: Value = serde_json::from_str(&success(&[&call[..], &["--json"]].concat())).unwrap();
     let of = |v: &Value, key: &str| v[key].as_u64().unwrap_or_else(|| panic!("{key}: {v}"));
-    assert_eq!((&json["world"], &json["parameters"]["security"]), (&"ckks".into(), &"128 bits".into()));
+    assert_eq!(
+        (&json["world"], &json["parameters"]["security"]),
+        (&"ckks".into(), &"128 bits".into())
+    );
     let phases = json["phases"].as_array().unwrap();
     let names: Vec<&str> = phases.iter().map(|p| p["phase"].as_str().unwrap()).collect();
     assert_eq!(names, ["input", "layer 0 attention", "layer 0 mlp", "head"]);
@@ -105,6 +108,7 @@ fn an_image_is_planned_by_layer() {
     };
     of("models/vit-fmnist", &[], &["encrypted inference", "power"]);
     of("models/recall-power2", &[], &["encrypted inference", "images"]);
+    of("models/one-bit/vit-fmnist-bivit-full", &[], &["encrypted inference", "one-bit"]);
     of(MODEL, &["--params", "n15-levels11"], &["levels"]);
     of(MODEL, &["--tokens", "49"], &["--tokens"]);
     refused(&["plan", "--model", MODEL, "--image", BOOT], &["--world ckks"]);

@@ -6,9 +6,9 @@
 //! with the factor −D.
 
 use super::arith::{Modulus, Shoup};
-use super::buffer::{Buffer, Rows};
+use super::buffer::Rows;
 use super::context::Context;
-use super::kernels::{Convert, Correction, ModDown, MulShoup};
+use super::kernels::{Convert, ModDown, Sources};
 
 /// The constants of one conversion.
 pub(crate) struct BaseConversion {
@@ -78,24 +78,18 @@ impl BaseConversion {
         ctx: &Context,
         source_rows: impl Iterator<Item = &'a [u64]>,
     ) -> Prepared {
-        let k = self.sources.len();
-        let mut rows = Rows::scratch(ctx.n(), k + 1);
-        let mut coefficients = Buffer::scratch(ctx.n());
-        for (i, (row, &prime)) in source_rows.zip(&self.sources).enumerate() {
-            let c = coefficients.words_mut();
-            c.copy_from_slice(row);
-            ctx.inverse_scaled(prime, c);
-            let m = ctx.modulus(prime);
-            ctx.backend.run(MulShoup { dst: rows.row_mut(i), src: c, by: self.y[i], m });
+        let mut rows = Rows::scratch(ctx.n(), self.sources.len() + 1);
+        let mut ys: Vec<&mut [u64]> = rows.rows_mut().collect();
+        // The last row is computed from the others.
+        if let Some(v) = ys.pop() {
+            for ((y, row), &prime) in ys.iter_mut().zip(source_rows).zip(&self.sources) {
+                y.copy_from_slice(row);
+                ctx.inverse_scaled(prime, y);
+            }
+            let moduli: Vec<&Modulus> = self.sources.iter().map(|&i| ctx.modulus(i)).collect();
+            let (by, reciprocals) = (&self.y, &self.reciprocals);
+            ctx.backend.run(Sources { v, ys: &mut ys, by, reciprocals, moduli: &moduli });
         }
-        // The last row is written from the others.
-        let mut v = coefficients;
-        {
-            let ys: Vec<&[u64]> = rows.rows().take(k).collect();
-            let dst = v.words_mut();
-            ctx.backend.run(Correction { dst, ys: &ys, reciprocals: &self.reciprocals });
-        }
-        rows.row_mut(k).copy_from_slice(v.words());
         Prepared { rows }
     }
 

@@ -8,8 +8,8 @@ use super::context::{Automorphism, Context};
 use super::encode::Complex;
 use super::error::CkksError;
 use super::evalkeys::{EvaluationKeys, SwitchingKey};
-use super::kernels::{Add, MulMontgomery, MulShoup, Negate, Sub, Tensor};
-use super::switch::{Group, Job};
+use super::kernels::{Add, MulMontgomery, MulShoup, Negate, Product, Sub, TensorPair};
+use super::switch::{Group, Inside, Job};
 
 type Result<T> = std::result::Result<T, CkksError>;
 
@@ -269,13 +269,11 @@ impl Evaluator {
         let count = meta.level + 1;
         let mut d: [Rows; 3] = std::array::from_fn(|_| Rows::scratch(self.ctx.n(), count));
         for i in 0..count {
-            let [d0, d1, d2] = &mut d;
-            self.ctx.backend.run(Tensor {
-                out: [d0.row_mut(i), d1.row_mut(i), d2.row_mut(i)],
-                a: [a.parts[0].row(i), a.parts[1].row(i)],
-                b: [b.parts[0].row(i), b.parts[1].row(i)],
-                m: self.ctx.modulus(i),
-            });
+            let ([d0, d1, d2], m) = (&mut d, self.ctx.modulus(i));
+            let [a, b] = [a, b].map(|x| [x.parts[0].row(i), x.parts[1].row(i)]);
+            let out = [d0.row_mut(i), d1.row_mut(i)];
+            self.ctx.backend.run(TensorPair { out, a, b, m });
+            self.ctx.backend.run(Product { dst: d2.row_mut(i), a: a[1], b: b[1], m });
         }
         Ok(self.with_parts(a, d.into(), meta.level, meta.degree))
     }
@@ -304,7 +302,7 @@ impl Evaluator {
         let key = self.relinearization_key("relinearize")?;
         let group = Group {
             jobs: vec![Job { key, by: None }],
-            inside: [Some(&a.parts[0]), Some(&a.parts[1])],
+            inside: Inside::Both([&a.parts[0], &a.parts[1]]),
             outside: None,
         };
         let mut out = self.ctx.switch(&a.parts[2], a.level, &[group], rescale);
@@ -313,13 +311,32 @@ impl Evaluator {
         Ok(self.with_parts(a, parts, level, degree))
     }
 
-    /// a·b, relinearized and rescaled: one level lower.
+    /// a·b, relinearized and rescaled: one level lower. The same as [`Evaluator::tensor`] and
+    /// [`Evaluator::relinearize`], for less: only the third part of the product is stored.
     ///
     /// # Errors
     /// As [`Evaluator::tensor`] and [`Evaluator::relinearize`].
     pub fn mul(&self, a: &Ciphertext, b: &Ciphertext) -> Result<Ciphertext> {
-        a.meta().need_levels(1, "multiply")?;
-        self.relinearize(&self.tensor(a, b)?, true)
+        self.check(a, "multiply")?;
+        self.check(b, "multiply")?;
+        let tensor = a.meta().tensor(b.meta(), "multiply")?;
+        let meta = tensor.rescale("multiply")?;
+        let key = self.relinearization_key("multiply")?;
+        self.ctx.counters.products.add(1);
+        let mut third = Rows::scratch(self.ctx.n(), a.level + 1);
+        for (i, dst) in third.rows_mut().enumerate() {
+            let (a, b, m) = (a.parts[1].row(i), b.parts[1].row(i), self.ctx.modulus(i));
+            self.ctx.backend.run(Product { dst, a, b, m });
+        }
+        let group = Group {
+            jobs: vec![Job { key, by: None }],
+            inside: Inside::Product([&a.parts, &b.parts]),
+            outside: None,
+        };
+        let mut out = self.ctx.switch(&third, a.level, &[group], true);
+        // One group in, one result out.
+        let parts = out.pop().map(Vec::from).unwrap_or_default();
+        Ok(self.with_parts(a, parts, meta.level, meta.degree))
     }
 
     /// a², relinearized and rescaled.
@@ -441,7 +458,7 @@ impl Evaluator {
             .map(|&what| {
                 Ok(Group {
                     jobs: vec![self.job("rotate", what)?],
-                    inside: [Some(&a.parts[0]), None],
+                    inside: Inside::First(&a.parts[0]),
                     outside: None,
                 })
             })
@@ -473,7 +490,7 @@ impl Evaluator {
         self.ctx.counters.rotations.add(each.len() as u64);
         let group = Group {
             jobs,
-            inside: [Some(&a.parts[0]), None],
+            inside: Inside::First(&a.parts[0]),
             outside: Some([&a.parts[0], &a.parts[1]]),
         };
         let mut out = self.ctx.switch(&a.parts[1], a.level, &[group], rescale);

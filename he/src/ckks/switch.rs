@@ -14,7 +14,7 @@ use super::buffer::Rows;
 use super::context::Context;
 use super::convert::{BaseConversion, Prepared};
 use super::evalkeys::SwitchingKey;
-use super::kernels::{Add, InnerPair, Permutation, PermuteAdd};
+use super::kernels::{Add, InnerPair, Permutation, PermuteAdd, TensorPair};
 
 /// One inner product: a key, and the automorphism to apply afterwards.
 pub(crate) struct Job<'a> {
@@ -22,11 +22,21 @@ pub(crate) struct Job<'a> {
     pub(crate) by: Option<Arc<Permutation>>,
 }
 
+/// Rows that a job adds to its result.
+pub(crate) enum Inside<'a> {
+    /// To its first part.
+    First(&'a Rows),
+    /// To both.
+    Both([&'a Rows; 2]),
+    /// The first two parts of a product, computed prime by prime: in cache, and never stored.
+    Product([&'a [Rows]; 2]),
+}
+
 /// A sum of jobs that share one division.
 pub(crate) struct Group<'a> {
     pub(crate) jobs: Vec<Job<'a>>,
-    /// Rows that each job adds to its result before its automorphism.
-    pub(crate) inside: [Option<&'a Rows>; 2],
+    /// What each job adds to its result before its automorphism.
+    pub(crate) inside: Inside<'a>,
     /// Rows added once, as they are.
     pub(crate) outside: Option<[&'a Rows; 2]>,
 }
@@ -159,7 +169,22 @@ impl Context {
             let p = self.chain.special.iter().fold(1, |acc, &p| m.mul(acc, p % m.p));
             m.to_montgomery(p)
         });
-        let inside = group.inside.map(|rows| rows.zip(special).map(|(r, c)| (r.row(prime), c)));
+        let [t0, t1] = temporary;
+        let (t0, t1) = (t0.row_mut(0), t1.row_mut(0));
+        let mut product = None;
+        let inside = match (&group.inside, special) {
+            (_, None) => [None, None],
+            (Inside::First(r), Some(c)) => [Some((r.row(prime), c)), None],
+            (Inside::Both(rows), Some(c)) => rows.map(|r| Some((r.row(prime), c))),
+            (Inside::Product([a, b]), Some(c)) => {
+                let [a, b] = [a, b].map(|x| [x[0].row(prime), x[1].row(prime)]);
+                let [d0, d1] =
+                    product.insert([Rows::scratch(self.n(), 1), Rows::scratch(self.n(), 1)]);
+                let out = [d0.row_mut(0), d1.row_mut(0)];
+                self.backend.run(TensorPair { out, a, b, m });
+                [Some((d0.row(0), c)), Some((d1.row(0), c))]
+            }
+        };
         let mut first = true;
         if let Some(rows) = group.outside {
             let extra = rows.map(|r| special.map(|c| (r.row(prime), c)));
@@ -180,8 +205,6 @@ impl Context {
                 let out = [&mut *out0, &mut *out1];
                 self.backend.run(InnerPair { out, digits, keys, extra: inside, m });
             } else {
-                let [t0, t1] = temporary;
-                let (t0, t1) = (t0.row_mut(0), t1.row_mut(0));
                 let out = [&mut *t0, &mut *t1];
                 self.backend.run(InnerPair { out, digits, keys, extra: inside, m });
                 for (dst, src) in [(&mut *out0, &*t0), (&mut *out1, &*t1)] {

@@ -106,6 +106,8 @@ fn adds_and_multiplies_down_to_level_zero() {
     p.expect(&p.ev.negate(&cx), |i| Complex::new(-x[i].re, -x[i].im), 30.0);
 
     let mut c = p.ev.mul(&cx, &cy).unwrap();
+    let apart = p.ev.relinearize(&p.ev.tensor(&cx, &cy).unwrap(), true).unwrap();
+    assert_eq!(c.to_bytes(&p.ctx), apart.to_bytes(&p.ctx));
     let mut wanted: Vec<Complex> = x.iter().zip(&y).map(|(a, b)| times(*a, *b)).collect();
     p.expect(&c, |i| wanted[i], 25.0);
     while c.level() > 0 {

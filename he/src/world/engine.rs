@@ -156,6 +156,10 @@ impl Engine for Evaluator {
         self.relinearize(a, rescale)
     }
 
+    fn mul(&self, a: &Ciphertext, b: &Ciphertext) -> Result<Ciphertext> {
+        self.mul(a, b)
+    }
+
     fn rescale(&self, a: &Ciphertext) -> Result<Ciphertext> {
         self.rescale(a)
     }

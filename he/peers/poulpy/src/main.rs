@@ -134,9 +134,8 @@ impl Party {
         fresh.set_meta(set.meta());
         let (tensor, rotation) = (set.tensor_key(), set.rotation_key());
         let bytes = module.ckks_all_ops_with_atk_tmp_bytes(&fresh, &fresh, &tensor, &rotation);
-        let encoding = CKKSEncodingHostOps::<NTT3x42Ifma, f64>::ckks_encoding_host_tmp_bytes(
-            &module, SLOTS,
-        );
+        let encoding =
+            CKKSEncodingHostOps::<NTT3x42Ifma, f64>::ckks_encoding_host_tmp_bytes(&module, SLOTS);
         let mut scratch = ScratchOwned::<NTT3x42Ifma>::alloc(bytes.max(encoding));
 
         let [xe, xa] = &mut noise;

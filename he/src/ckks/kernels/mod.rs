@@ -16,8 +16,8 @@ mod rows;
 mod tests;
 
 pub(crate) use rows::{
-    Add, AddMulMontgomery, Convert, Correction, InnerPair, ModDown, MulMontgomery, MulShoup,
-    Negate, Permutation, PermuteAdd, Sub, Tensor,
+    Add, AddMulMontgomery, Convert, InnerPair, ModDown, MulMontgomery, MulShoup, Negate,
+    Permutation, PermuteAdd, Product, Sources, Sub, TensorPair,
 };
 
 use super::arith::Modulus;

@@ -29,28 +29,46 @@ impl Kernel for MulShoup<'_> {
     }
 }
 
-/// dst = round(Σᵢ yᵢ/qᵢ): how many times the product of the sources exceeds the centred value.
+/// yᵢ = yᵢ·wᵢ mod qᵢ for each source of a conversion, and v = round(Σᵢ yᵢ/qᵢ): how many times the
+/// product of the sources exceeds the centred value.
 ///
 /// With 32-bit fixed-point fractions: the rounding may differ from the true one within 2⁻²⁷ of a
 /// tie, where either choice is as good.
-pub(crate) struct Correction<'a> {
-    pub(crate) dst: &'a mut [u64],
-    pub(crate) ys: &'a [&'a [u64]],
+pub(crate) struct Sources<'a> {
+    pub(crate) v: &'a mut [u64],
+    pub(crate) ys: &'a mut [&'a mut [u64]],
+    pub(crate) by: &'a [Shoup],
     /// For each source: bits to drop so that 32 remain, and ⌊2^(bits(q)+31)/q⌋.
     pub(crate) reciprocals: &'a [(u32, u64)],
+    pub(crate) moduli: &'a [&'a Modulus],
 }
 
-impl Kernel for Correction<'_> {
+impl Kernel for Sources<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        for at in (0..self.dst.len()).step_by(S::LANES) {
+        // Several vectors at a time share the loads of the constants.
+        const VECTORS: usize = 4;
+        let block = VECTORS * S::LANES;
+        for (k, v) in self.v.chunks_exact_mut(block).enumerate() {
             // Half, in units of 2^-31.
-            let mut sum = s.splat(1 << 30);
-            for (y, &(drop, reciprocal)) in self.ys.iter().zip(self.reciprocals) {
-                let top = s.shift_right(s.load(y, at), drop);
-                sum = s.add(sum, s.shift_right(s.mul32(top, s.splat(reciprocal)), 32));
+            let mut sums = [s.splat(1 << 30); VECTORS];
+            let constants = self.by.iter().zip(self.reciprocals).zip(self.moduli);
+            for (y, ((by, &(drop, reciprocal)), m)) in self.ys.iter_mut().zip(constants) {
+                let y = &mut y[k * block..(k + 1) * block];
+                let (w, quotient, p) = (s.splat(by.w), s.splat(by.quotient), s.splat(m.p));
+                let reciprocal = s.splat(reciprocal);
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    let at = i * S::LANES;
+                    let r = shoup_lazy(s, s.load(y, at), w, quotient, p);
+                    let r = s.reduce_once(r, p);
+                    s.store(y, at, r);
+                    let part = s.mul32(s.shift_right(r, drop), reciprocal);
+                    *sum = s.add(*sum, s.shift_right(part, 32));
+                }
             }
-            s.store(self.dst, at, s.shift_right(sum, 31));
+            for (i, sum) in sums.into_iter().enumerate() {
+                s.store(v, i * S::LANES, s.shift_right(sum, 31));
+            }
         }
     }
 }
@@ -158,19 +176,19 @@ impl Kernel for ModDown<'_> {
     }
 }
 
-/// (d₀, d₁, d₂) = (a₀b₀, a₀b₁ + a₁b₀, a₁b₁).
-pub(crate) struct Tensor<'a> {
-    pub(crate) out: [&'a mut [u64]; 3],
+/// (d₀, d₁) = (a₀b₀, a₀b₁ + a₁b₀): the first two parts of a product.
+pub(crate) struct TensorPair<'a> {
+    pub(crate) out: [&'a mut [u64]; 2],
     pub(crate) a: [&'a [u64]; 2],
     pub(crate) b: [&'a [u64]; 2],
     pub(crate) m: &'a Modulus,
 }
 
-impl Kernel for Tensor<'_> {
+impl Kernel for TensorPair<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let m = Lanes::new(s, self.m);
-        let [d0, d1, d2] = self.out;
+        let [d0, d1] = self.out;
         for at in (0..d0.len()).step_by(S::LANES) {
             // Montgomery form of a, below 2p: the products below are then plain, below 4p.
             let a0 = m.mul(s, s.load(self.a[0], at), m.r2);
@@ -179,7 +197,25 @@ impl Kernel for Tensor<'_> {
             s.store(d0, at, m.reduce(s, m.mul(s, a0, b0)));
             let cross = s.mul_acc(s.mul_acc(s.acc(), a0, b1), a1, b0);
             s.store(d1, at, m.reduce(s, s.montgomery(cross, m.p, m.neg_inv)));
-            s.store(d2, at, m.reduce(s, m.mul(s, a1, b1)));
+        }
+    }
+}
+
+/// dst = a·b mod p.
+pub(crate) struct Product<'a> {
+    pub(crate) dst: &'a mut [u64],
+    pub(crate) a: &'a [u64],
+    pub(crate) b: &'a [u64],
+    pub(crate) m: &'a Modulus,
+}
+
+impl Kernel for Product<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let m = Lanes::new(s, self.m);
+        for at in (0..self.dst.len()).step_by(S::LANES) {
+            let a = m.mul(s, s.load(self.a, at), m.r2);
+            s.store(self.dst, at, m.reduce(s, m.mul(s, a, s.load(self.b, at))));
         }
     }
 }

@@ -67,6 +67,7 @@ proptest! {
     fn base_conversion_rows(seed in any::<u64>(), terms in 1usize..=16) {
         let m = Modulus::new(P);
         let ys = rows(seed, 1 << 50, terms);
+        let by = vec![m.shoup(rows(seed ^ 5, P, 1)[0][0]); terms];
         let cs: Vec<u64> = rows(seed ^ 1, P, 1)[0][..terms].to_vec();
         let reciprocal = {
             let bits = 50;
@@ -76,14 +77,26 @@ proptest! {
             let (mut dst, mut v) = (vec![0; N], vec![0; N]);
             b.run(Convert { dst: &mut dst, ys: &refs(&ys), cs: &cs, m: &m });
             let reciprocals = vec![reciprocal; terms];
-            b.run(Correction { dst: &mut v, ys: &refs(&ys), reciprocals: &reciprocals });
-            vec![dst, v]
+            let mut scaled = ys.clone();
+            b.run(Sources {
+                v: &mut v,
+                ys: &mut scaled.iter_mut().map(|y| &mut y[..]).collect::<Vec<_>>(),
+                by: &by,
+                reciprocals: &reciprocals,
+                moduli: &vec![&m; terms],
+            });
+            scaled.extend([dst, v]);
+            scaled
         });
+        let (scaled, out) = out.split_at(terms);
         for i in 0..N {
             let sum = (0..terms).fold(0, |s, k| (s + m.mul(ys[k][i] % P, cs[k])) % P);
             prop_assert!(out[0][i] < 4 * P);
             prop_assert_eq!(out[0][i] % P, unmontgomery(&m, sum));
-            let v: f64 = ys.iter().map(|y| y[i] as f64 / P as f64).sum();
+            for (y, scaled) in ys.iter().zip(scaled) {
+                prop_assert_eq!(scaled[i], m.mul(y[i] % P, by[0].w));
+            }
+            let v: f64 = scaled.iter().map(|y| y[i] as f64 / P as f64).sum();
             prop_assert!((out[1][i] as f64 - v).abs() <= 0.5 + 1e-6);
         }
     }
@@ -131,12 +144,9 @@ proptest! {
             let out = same(|b| {
                 let mut t = vec![vec![0; N]; 3];
                 let [t0, t1, t2] = &mut t[..] else { unreachable!() };
-                b.run(Tensor {
-                    out: [t0, t1, t2],
-                    a: [&x[0], &x[1]],
-                    b: [&x[2], &x[3]],
-                    m: &m,
-                });
+                let (left, right) = ([&x[0][..], &x[1]], [&x[2][..], &x[3]]);
+                b.run(TensorPair { out: [t0, t1], a: left, b: right, m: &m });
+                b.run(Product { dst: t2, a: left[1], b: right[1], m: &m });
                 let mut rest = vec![x[0].clone(); 7];
                 b.run(Add { dst: &mut rest[0], b: &x[1], m: &m });
                 b.run(Sub { dst: &mut rest[1], b: &x[1], m: &m });
