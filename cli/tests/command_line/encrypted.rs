@@ -106,7 +106,7 @@ fn an_image_is_planned_by_layer() {
     let of = |model, more: &[&str], words: &[&str]| {
         refused(&[&["plan", "--model", model, "--world", "ckks"], more].concat(), words);
     };
-    of("models/vit-fmnist", &[], &["encrypted inference", "power"]);
+    of("models/vit-fmnist", &[], &["encrypted inference", "norm"]);
     of("models/recall-power2", &[], &["encrypted inference", "images"]);
     of("models/one-bit/vit-fmnist-bivit-full", &[], &["encrypted inference", "one-bit"]);
     of(MODEL, &["--params", "n15-levels11"], &["levels"]);
