@@ -95,6 +95,7 @@ description = "{name} in fixed point for {target}"
 version = "0.1.0"
 edition = "2024"
 publish = false
+default-run = "{name}"
 
 # Stands by itself, wherever it lies.
 [workspace]
