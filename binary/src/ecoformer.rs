@@ -5,7 +5,7 @@
 //! hashes and the fast forms.
 
 use crate::Level;
-use crate::simd::lanes::{self, ANCHORS, Floats, LANES, Layout, Pass, Slack};
+use crate::simd::lanes::{self, ANCHORS, Floats, LANES, Layout, Pass, Slack, Words};
 use undertone_core::binary::ecoformer::{self as portable, NIBBLE, Tables};
 use undertone_core::binary::hash::{self, LEAST_SIGMA};
 use undertone_core::binary::{self as core, BitFault};
@@ -116,14 +116,12 @@ impl Hash {
         if level == Level::Portable || x.len() != out.len() * self.dim {
             return self.view().codes(x, &mut inverse, sum, out);
         }
-        if !normalisers(level, x, self.dim, &mut inverse) {
+        let summed = self.sigma == Sigma::Dynamic;
+        if !directions(level, x, &mut inverse, summed.then_some((&mut *sum, part))) {
             return hash::normalisers(x, self.dim, &mut inverse);
         }
         let view = self.view();
-        let exponent = view.exponent(|| {
-            sum_of_directions(level, x, &inverse, sum, part);
-            hash::mean_distance(&view, &inverse, sum)
-        });
+        let exponent = view.exponent(|| hash::mean_distance(&view, &inverse, sum));
         codes(level, &self.layout, x, &inverse, exponent, out);
         Ok(())
     }
@@ -164,8 +162,9 @@ fn layout(hash: &core::Hash<'_>) -> Layout {
         .map(|j| per_lane(&|b| if b < hash.bits() { hash.planes()[b * m + j] } else { 0.0 }))
         .collect();
     let thresholds = per_lane(&|b| hash.thresholds().get(b).copied().unwrap_or(0.0));
-    let slack = Slack::new(hash.planes(), hash.anchors(), dim, hash.bits());
-    Layout { dim, bits: hash.bits(), anchors, norms, planes, thresholds, slack }
+    let words = Words::new(hash.anchors(), dim);
+    let slack = Slack::new(hash.planes(), hash.anchors(), &words.errors, dim, hash.bits());
+    Layout { dim, bits: hash.bits(), anchors, norms, planes, thresholds, words, slack }
 }
 
 /// Runs a kernel at a level.
@@ -183,22 +182,26 @@ macro_rules! at {
     };
 }
 
-fn normalisers(level: Level, x: &[f32], dim: usize, out: &mut [f32]) -> bool {
+/// 1/‖x‖ of every token, and Σ x̂ where there is room for it and for a part of it; `false` where a
+/// squared length is not finite.
+fn directions(
+    level: Level,
+    x: &[f32],
+    inverse: &mut [f32],
+    sum: Option<(&mut [f32], &mut [f32])>,
+) -> bool {
+    let dim = x.len() / inverse.len().max(1);
     #[cfg(target_arch = "x86_64")]
     if level == Level::Avx512 {
+        let sum = sum.map(|(sum, _)| sum);
         // SAFETY: the level is clamped to what was detected; the caller checked the sizes.
-        return unsafe { crate::simd::hash512::normalisers(x, dim, out) };
+        return unsafe { crate::simd::hash512::directions(x, dim, inverse, sum) };
     }
-    at!(level, normalisers(x, dim, out))
-}
-
-fn sum_of_directions(level: Level, x: &[f32], inverse: &[f32], sum: &mut [f32], part: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    if level == Level::Avx512 {
-        // SAFETY: the level is clamped to what was detected; the caller checked the sizes.
-        return unsafe { crate::simd::hash512::sum_of_directions(x, inverse, sum) };
+    let fine = at!(level, normalisers(x, dim, inverse));
+    if let (true, Some((sum, part))) = (fine, sum) {
+        at!(level, sum_of_directions(x, inverse, sum, part));
     }
-    at!(level, sum_of_directions(x, inverse, sum, part));
+    fine
 }
 
 fn codes(level: Level, hash: &Layout, x: &[f32], inverse: &[f32], exponent: f32, out: &mut [u16]) {

@@ -7,13 +7,15 @@ use clap::Args;
 use serde::Serialize;
 use undertone_core::{Full, Mask, Shape};
 use undertone_model::Model;
-use undertone_model::config::update_domains;
+use undertone_model::config::{depth, update_domains};
+use undertone_model::domains::Calibration;
 use undertone_model::float::Float;
 use undertone_model::input::EncoderInput;
 use undertone_model::limits::{TEXT_BYTES, read_bounded};
 use undertone_model::text::TextEncoder;
 
 use crate::examples::Examples;
+use crate::onebit::OneBit;
 use crate::render::{json, say, table};
 use crate::worlds::progress;
 use crate::{Common, ModelFolder, Outcome};
@@ -46,6 +48,9 @@ struct Range {
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
+    if let Some(model) = OneBit::load(&options.folder.model)? {
+        return one_bit(options, &model);
+    }
     let model = options.folder.load()?;
     let mut w = Float::recording();
     let encoder = model.prepare::<_, Full>(&mut w)?;
@@ -69,8 +74,35 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     let recorded = w.recorded().cloned().unwrap_or_default();
     if !options.dry_run {
         let (outside, layers) = recorded.to_config(model.config.depth());
-        update_domains(&options.folder.model, &outside, &layers)?;
+        update_domains(&options.folder.model, &outside, &layers, depth)?;
     }
+    show(options, &recorded)
+}
+
+/// A model with one-bit attention: ranges of its packed form.
+fn one_bit(options: &Options, model: &OneBit) -> anyhow::Result<Outcome> {
+    if options.sentences.is_some() {
+        bail!("one-bit models are calibrated on --data or on their task, not on sentences");
+    }
+    let examples = Examples::calibration(model, options.data.as_deref(), options.limit)?;
+    let bar = progress(examples.len(), "calibrating");
+    let mut recorded = Calibration::default();
+    for at in 0..examples.len() {
+        model.record(examples.rows(at, at + 1), &mut recorded)?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    if !options.dry_run {
+        let (outside, layers) = recorded.to_config(model.depth());
+        let depth = |json: &[u8]| -> anyhow::Result<usize> {
+            Ok(undertone_binary::model::Config::parse(json)?.undertone.layers.len())
+        };
+        update_domains(&options.folder.model, &outside, &layers, depth)?;
+    }
+    show(options, &recorded)
+}
+
+fn show(options: &Options, recorded: &Calibration) -> anyhow::Result<Outcome> {
     let ranges: Vec<Range> =
         recorded.iter().map(|(site, (lo, hi))| Range { site: site.to_string(), lo, hi }).collect();
     if options.common.json {

@@ -29,6 +29,9 @@ pub(crate) struct Options {
     /// At most so many examples.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     limit: usize,
+    /// Only these worlds beside float; may be given more than once. By default those of each model.
+    #[arg(long, value_name = "NAME")]
+    world: Vec<WorldName>,
     /// Fail (exit 1) unless every world agrees with the float world on at least this fraction of
     /// the examples.
     #[arg(long, value_name = "FRACTION")]
@@ -83,6 +86,15 @@ struct Training {
     accuracy_percent: std::collections::BTreeMap<String, f64>,
 }
 
+impl Options {
+    /// Float first, then the worlds asked for or else a model's own.
+    fn worlds(&self, own: &[WorldName]) -> Vec<WorldName> {
+        let others = if self.world.is_empty() { own } else { &self.world };
+        let others = others.iter().copied().filter(|world| *world != WorldName::Float);
+        [WorldName::Float].into_iter().chain(others).collect()
+    }
+}
+
 pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     let prices = options.energy.load()?;
     let mut tasks: Vec<TaskTable> = Vec::new();
@@ -92,7 +104,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
             Some(model) => {
                 let examples = Examples::test(&model, &options.models, data, options.limit)?;
                 let run = |world, bar: &_| model.run(world, &examples, threads, bar);
-                let worlds = WorldName::ONE_BIT;
+                let worlds = options.worlds(&model.worlds());
                 (compare(&folder, model.kinds(), &worlds, &prices, &examples, run)?, examples)
             }
             None => {
@@ -100,7 +112,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
                 let examples = Examples::test(&model, &options.models, data, options.limit)?;
                 let run = |world, bar: &_| worlds::run(world, &model, &examples, threads, bar);
                 let kinds = model.config.kinds().into_keys().collect::<Vec<_>>().join(" + ");
-                (compare(&folder, kinds, &WorldName::ALL, &prices, &examples, run)?, examples)
+                let worlds = options.worlds(&WorldName::ALL);
+                (compare(&folder, kinds, &worlds, &prices, &examples, run)?, examples)
             }
         };
         match tasks.iter_mut().find(|t| t.task == examples.name) {

@@ -22,11 +22,11 @@ use crate::ModelFolder;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Circuit {
     #[command(flatten)]
-    folder: ModelFolder,
+    pub(crate) folder: ModelFolder,
     /// CKKS parameter set; by default the smallest 128-bit one with enough levels. Sets named
     /// test-… are insecure.
     #[arg(long, value_name = "SET")]
-    params: Option<String>,
+    pub(crate) params: Option<String>,
 }
 
 impl Circuit {
@@ -53,7 +53,6 @@ impl Circuit {
 }
 
 /// Bits of security, as the set claims them.
-#[cfg(feature = "client")]
 pub(crate) fn security(ctx: &Context) -> &'static str {
     match ctx.params().security {
         Security::Classical128 => "128 bits",

@@ -6,8 +6,10 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use serde::Serialize;
 use undertone_model::export::{self, Example, Figures, Request, TARGETS, Target};
+use undertone_model::fixed::{ByteWeights, Source};
 
-use crate::examples::Examples;
+use crate::examples::{Examples, Reads};
+use crate::onebit::OneBit;
 use crate::render::{bytes, json, say, table};
 use crate::{Common, ModelFolder, Outcome};
 
@@ -36,12 +38,23 @@ pub(crate) struct Options {
     /// At most so many golden results; the first four are compiled in.
     #[arg(long, value_name = "N", default_value_t = 40)]
     limit: usize,
+    /// How linear weights are held: int8, bytes with a scale a channel, or int16. One-bit weights
+    /// stay bits.
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = Weights::Int8)]
+    weights: Weights,
     /// The checkout of undertone that the crate takes its code from. By default the one that this
     /// program was built in.
     #[arg(long, value_name = "DIR")]
     checkout: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
+}
+
+/// Formats of linear weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Weights {
+    Int8,
+    Int16,
 }
 
 fn target(name: &str) -> Result<Target, String> {
@@ -83,11 +96,28 @@ struct Written {
 const MARK: &str = "undertone.json";
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
-    let model = options.folder.load()?;
+    match OneBit::load(&options.folder.model)? {
+        Some(model) => held(options, model.in_fixed(), &model),
+        None => {
+            let model = options.folder.load()?;
+            held(options, &model, &model)
+        }
+    }
+}
+
+/// Exports a model with its weights held as asked.
+fn held(options: &Options, model: &impl Source, reads: &impl Reads) -> anyhow::Result<Outcome> {
+    match options.weights {
+        Weights::Int8 => write(options, &ByteWeights(model), reads),
+        Weights::Int16 => write(options, model, reads),
+    }
+}
+
+fn write(options: &Options, model: &impl Source, reads: &impl Reads) -> anyhow::Result<Outcome> {
     let target = options.target.clone().with_memory(options.flash, options.ram);
     let out = &options.out;
     // Refused before anything is computed or written.
-    export::figures(&model, &target, export::EMBEDDED.min(options.limit))
+    export::figures(model, &target, export::EMBEDDED.min(options.limit))
         .with_context(|| target.to_string())?;
     if out.exists() && !out.join(MARK).exists() && out.read_dir()?.next().is_some() {
         bail!("{}: not empty and no earlier export; choose another folder", out.display());
@@ -103,7 +133,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
         .with_context(|| {
             format!("{}: no checkout of undertone; name one with --checkout", checkout.display())
         })?;
-    let examples = Examples::test(&model, &options.models, options.data.as_deref(), options.limit)?;
+    let examples = Examples::test(reads, &options.models, options.data.as_deref(), options.limit)?;
     let examples: Vec<Example> = (0..examples.len())
         .map(|i| Example {
             name: examples.names[i].clone(),
@@ -113,13 +143,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
         .collect();
     let folder = options.folder.model.canonicalize()?;
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let request = Request {
-        model: &model,
-        name: &name,
-        target: &target,
-        examples: &examples,
-        checkout: &checkout,
-    };
+    let request =
+        Request { model, name: &name, target: &target, examples: &examples, checkout: &checkout };
     let made = export::export(&request)?;
     for (path, content) in &made.files {
         let path = out.join(path);

@@ -8,7 +8,7 @@ use serde::Serialize;
 use undertone_core::{Full, Mask, Shape};
 use undertone_model::Model;
 use undertone_model::config::VitInput;
-use undertone_model::fixed::FixedModel;
+use undertone_model::fixed::{ByteWeights, FixedModel};
 use undertone_model::float::{Float, Fused};
 use undertone_model::image::{Picture, Resize};
 use undertone_model::input::EncoderInput;
@@ -136,7 +136,7 @@ fn image(
 /// A model with one-bit attention classifies, and what that costs is counted.
 fn one_bit(options: &Options, model: &OneBit) -> anyhow::Result<Outcome> {
     if options.strict {
-        bail!("--strict needs calibrated ranges, which one-bit models do not have");
+        bail!("--strict is not for one-bit models");
     }
     if !options.text.is_empty() {
         bail!("--text: one-bit models come without a tokenizer; compare runs their task");
@@ -188,12 +188,18 @@ fn answer(
             let encoder = model.prepare::<_, Fused>(&mut w)?;
             model.run::<_, Fused>(&mut w, &encoder, shape, &rows, &Mask::NONE)
         }
-        WorldName::Fixed => match FixedModel::new(model, shape)?.run(&rows) {
-            Ok(run) if options.strict && run.saturated > 0 => {
-                bail!("{input}: {} values saturated in fixed point", run.saturated)
+        WorldName::Fixed | WorldName::Fixed8 => {
+            let run = match options.world {
+                WorldName::Fixed => FixedModel::new(model, shape)?.run(&rows),
+                _ => FixedModel::new(&ByteWeights(model), shape)?.run(&rows),
+            };
+            match run {
+                Ok(run) if options.strict && run.saturated > 0 => {
+                    bail!("{input}: {} values saturated in fixed point", run.saturated)
+                }
+                run => run.map(|run| run.output),
             }
-            run => run.map(|run| run.output),
-        },
+        }
         WorldName::Binary => bail!("the model has no one-bit attention: see models/one-bit"),
     };
     let output = output.with_context(|| input.clone())?;

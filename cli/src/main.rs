@@ -27,6 +27,7 @@ mod pack;
 mod party;
 mod party_client;
 mod plan;
+mod plan_ckks;
 mod plan_mpc;
 mod price;
 #[cfg(feature = "client")]

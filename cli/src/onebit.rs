@@ -6,19 +6,22 @@ use anyhow::{Context as _, bail};
 use cpu_time::ThreadTime;
 use indicatif::ProgressBar;
 use undertone_binary::energy::Prices;
-use undertone_binary::model::{self, Encoder};
+use undertone_binary::model::{self, Encoder, InFixed};
 use undertone_core::{Counts, Shape};
 use undertone_model::config::{Task, VitInput};
+use undertone_model::domains::Calibration;
+use undertone_model::fixed::{self, ByteWeights, FixedModel, Source as _};
 use undertone_model::input::{EncoderInput, patchify};
 
 use crate::examples::{Examples, Reads};
 use crate::plan::{self, Plan};
 use crate::worlds::{self, Report, WorldName};
 
-/// A model with one-bit attention in both its worlds.
+/// A model with one-bit attention in its worlds.
 pub(crate) struct OneBit {
     packed: Encoder,
     float: Encoder,
+    fixed: InFixed,
     vit: Option<VitInput>,
     labels: Vec<String>,
 }
@@ -34,17 +37,10 @@ impl OneBit {
         let config = packed.config();
         let labels = config.labels().map_err(|i| anyhow::anyhow!("id2label names no class {i}"));
         let labels = labels.with_context(context)?;
-        let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect();
-        let vit = (!config.is_text()).then(|| VitInput {
-            image_size: config.image_size,
-            patch_size: config.patch_size,
-            channels: config.num_channels,
-            class_token: false,
-            pixel_mean: wide(&config.undertone.pixel_mean),
-            pixel_std: wide(&config.undertone.pixel_std),
-        });
+        let vit = config.vit();
         let float = packed.clone().in_floats();
-        Ok(Some(Self { packed, float, vit, labels }))
+        let fixed = packed.in_fixed().with_context(context)?;
+        Ok(Some(Self { packed, float, fixed, vit, labels }))
     }
 
     /// What its layers are, for tables.
@@ -52,14 +48,39 @@ impl OneBit {
         self.packed.config().kinds()
     }
 
-    fn encoder(&self, world: WorldName) -> anyhow::Result<&Encoder> {
-        match world {
-            WorldName::Float => Ok(&self.float),
-            WorldName::Binary => Ok(&self.packed),
-            WorldName::Fixed => {
-                bail!("the model has one-bit attention: it runs in the worlds `binary` and `float`")
-            }
+    /// The worlds that run it: fixed point where its attention has a form there and it is
+    /// calibrated.
+    pub(crate) fn worlds(&self) -> Vec<WorldName> {
+        let mut worlds = vec![WorldName::Float, WorldName::Binary];
+        if self.fixed.is_calibrated() && fixed::plan(&self.fixed, self.fixed.shape()).is_ok() {
+            worlds.push(WorldName::Fixed);
         }
+        worlds
+    }
+
+    /// The form that fixed point and microcontrollers run.
+    pub(crate) fn in_fixed(&self) -> &InFixed {
+        &self.fixed
+    }
+
+    /// Its layers.
+    pub(crate) fn depth(&self) -> usize {
+        self.packed.config().undertone.layers.len()
+    }
+
+    /// Widens ranges by one example.
+    pub(crate) fn record(&self, rows: &[f32], ranges: &mut Calibration) -> anyhow::Result<()> {
+        Ok(self.packed.record(rows, ranges)?)
+    }
+
+    /// One example in fixed point.
+    fn in_integers(&self, world: WorldName, rows: &[f32]) -> anyhow::Result<(Vec<f32>, Counts)> {
+        let shape = self.shape(rows.len() / self.packed.config().input_width());
+        let run = match world {
+            WorldName::Fixed8 => FixedModel::new(&ByteWeights(&self.fixed), shape)?.run(rows)?,
+            _ => FixedModel::new(&self.fixed, shape)?.run(rows)?,
+        };
+        Ok((run.output, run.counts))
     }
 
     /// Logits of one example, and what was counted.
@@ -68,7 +89,11 @@ impl OneBit {
         world: WorldName,
         rows: &[f32],
     ) -> anyhow::Result<(Vec<f32>, Counts)> {
-        Ok(self.encoder(world)?.run(rows)?)
+        match world {
+            WorldName::Float => Ok(self.float.run(rows)?),
+            WorldName::Binary => Ok(self.packed.run(rows)?),
+            WorldName::Fixed | WorldName::Fixed8 => self.in_integers(world, rows),
+        }
     }
 
     /// Runs all examples in a world.
@@ -79,8 +104,15 @@ impl OneBit {
         threads: usize,
         bar: &ProgressBar,
     ) -> anyhow::Result<Report> {
-        let encoder = self.encoder(world)?;
         worlds::spread(world, examples, threads, |from, to| {
+            let encoder = match world {
+                WorldName::Float => &self.float,
+                WorldName::Binary => &self.packed,
+                WorldName::Fixed => return worlds::fixed(&self.fixed, examples, from, to, bar),
+                WorldName::Fixed8 => {
+                    return worlds::fixed(&ByteWeights(&self.fixed), examples, from, to, bar);
+                }
+            };
             let start = ThreadTime::now();
             let (mut logits, mut counts) = (Vec::with_capacity(to - from), Counts::NONE);
             for at in from..to {
@@ -102,15 +134,19 @@ impl OneBit {
         prices: &Prices,
     ) -> anyhow::Result<Plan> {
         let tokens = tokens.unwrap_or_else(|| self.packed.config().tokens());
-        if only == Some(WorldName::Fixed) {
-            self.encoder(WorldName::Fixed)?;
-        }
         let mut worlds = Vec::new();
-        for world in WorldName::ONE_BIT {
-            if only.is_some_and(|w| w != world) {
+        for world in only.map_or_else(|| self.worlds(), |world| vec![world]) {
+            let encoder = if world == WorldName::Float { &self.float } else { &self.packed };
+            if matches!(world, WorldName::Fixed | WorldName::Fixed8) {
+                let shape = self.shape(tokens);
+                let made = match world {
+                    WorldName::Fixed => fixed::plan(&self.fixed, shape)?,
+                    _ => fixed::plan(&ByteWeights(&self.fixed), shape)?,
+                };
+                let (counts, scratch) = (&made.counts, Some(made.memory.bytes()));
+                worlds.push(plan::plan(world, counts, scratch, encoder.size().1, prices));
                 continue;
             }
-            let encoder = self.encoder(world)?;
             let counts = encoder.plan(tokens)?;
             let mut plan = plan::plan(world, &counts, None, encoder.size().1, prices);
             let squarings = encoder.squarings(tokens);

@@ -7,20 +7,20 @@ use undertone_binary::energy::Prices;
 use undertone_core::{Counts, Full, Mask, Op};
 use undertone_model::Model;
 use undertone_model::export;
-use undertone_model::fixed;
+use undertone_model::fixed::{self, ByteWeights};
 use undertone_model::float::{Float, Fused};
 use undertone_model::trace;
 
 use crate::onebit::OneBit;
 use crate::render::{bytes, count, energy, json, say, table};
 use crate::worlds::WorldName;
-use crate::{Common, Energy, ModelFolder, Outcome, plan_mpc};
+use crate::{Common, Energy, ModelFolder, Outcome, plan_ckks, plan_mpc};
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
     #[command(flatten)]
     folder: ModelFolder,
-    /// Only this world; `mpc` is planned for two parties, and only when named.
+    /// Only this world; `ckks` (one encrypted image) and `mpc` (two parties) only when named.
     #[arg(long)]
     world: Option<Place>,
     /// Also estimate instructions, cycles and energy on this core; cortex-m4 is priced.
@@ -30,6 +30,8 @@ pub(crate) struct Options {
     /// model's task, or its positions.
     #[arg(long, value_name = "N")]
     tokens: Option<usize>,
+    #[command(flatten)]
+    encrypted: plan_ckks::Encrypted,
     #[command(flatten)]
     two_parties: plan_mpc::TwoParties,
     #[command(flatten)]
@@ -45,8 +47,12 @@ enum Place {
     Float,
     /// 16-bit fixed point.
     Fixed,
+    /// The same with 8-bit linear weights.
+    Fixed8,
     /// One-bit attention and weights.
     Binary,
+    /// On ciphertexts.
+    Ckks,
     /// Secret-shared between a client and a server.
     Mpc,
 }
@@ -57,8 +63,9 @@ impl Place {
         match self {
             Self::Float => Some(WorldName::Float),
             Self::Fixed => Some(WorldName::Fixed),
+            Self::Fixed8 => Some(WorldName::Fixed8),
             Self::Binary => Some(WorldName::Binary),
-            Self::Mpc => None,
+            Self::Ckks | Self::Mpc => None,
         }
     }
 }
@@ -117,6 +124,15 @@ struct Cell {
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
+    if options.world == Some(Place::Ckks) {
+        if options.tokens.is_some() {
+            bail!("--world ckks reads images, whose tokens are the model's: leave --tokens out");
+        }
+        return plan_ckks::run(&options.folder, &options.encrypted, &options.common);
+    }
+    if options.encrypted.given() {
+        bail!("--params and --image belong to --world ckks");
+    }
     if options.world == Some(Place::Mpc) {
         return plan_mpc::run(
             &options.folder,
@@ -164,10 +180,7 @@ pub(crate) fn make(
     if only == Some(WorldName::Binary) {
         bail!("the model has no one-bit attention: the binary world runs those of models/one-bit");
     }
-    for world in WorldName::ALL {
-        if only.is_some_and(|w| w != world) {
-            continue;
-        }
+    for world in only.map_or(WorldName::ALL.to_vec(), |world| vec![world]) {
         worlds.push(match world {
             WorldName::Float => {
                 let counts = float_counts(&model, shape)?;
@@ -175,7 +188,11 @@ pub(crate) fn make(
             }
             WorldName::Fixed => {
                 let plan_ = fixed::plan(&model, shape)?;
-                plan(world, &plan_.counts, Some(plan_.scratch_bytes()), 2 * parameters, prices)
+                plan(world, &plan_.counts, Some(plan_.memory.bytes()), 2 * parameters, prices)
+            }
+            WorldName::Fixed8 => {
+                let plan_ = fixed::plan(&ByteWeights(&model), shape)?;
+                plan(world, &plan_.counts, Some(plan_.memory.bytes()), parameters, prices)
             }
             WorldName::Binary => continue,
         });

@@ -8,11 +8,12 @@ use undertone_fpga_sim::simulate::{self, simulate};
 use undertone_fpga_sim::workload::Workload;
 use undertone_mpc::channel::Network;
 
+use crate::encrypted::Circuit;
 use crate::plan_mpc::{Speeds, TwoParties};
 use crate::render::{json, say};
 use crate::simulate::Source;
 use crate::worlds::WorldName;
-use crate::{Common, Energy, ModelFolder, Outcome, plan, plan_mpc};
+use crate::{Common, Energy, ModelFolder, Outcome, plan, plan_ckks, plan_mpc};
 
 /// What a model can be asked to cost little of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -27,6 +28,10 @@ pub(crate) enum Cost {
     MpcBytes,
     /// Exchanges online that wait for one another.
     MpcExchanges,
+    /// Levels of the encrypted circuit (CKKS).
+    HeLevels,
+    /// Seconds of the encrypted circuit on one core, estimated at the speed of the moment.
+    HeSeconds,
     /// Operations in 16-bit fixed point; in the binary world for one-bit models.
     Operations,
     /// Energy of additions and multiplications, in floating point or in the binary world.
@@ -41,12 +46,14 @@ impl Cost {
     /// What its figures are counted in.
     pub(crate) const fn unit(self) -> Unit {
         match self {
-            Self::MpcLan | Self::MpcWan | Self::Mpc => Unit::Seconds,
+            Self::MpcLan | Self::MpcWan | Self::Mpc | Self::HeSeconds => Unit::Seconds,
             Self::MpcBytes => Unit::Bytes,
             Self::Energy => Unit::Picojoules,
-            Self::MpcExchanges | Self::Operations | Self::McuInstructions | Self::FpgaCycles => {
-                Unit::Count
-            }
+            Self::MpcExchanges
+            | Self::HeLevels
+            | Self::Operations
+            | Self::McuInstructions
+            | Self::FpgaCycles => Unit::Count,
         }
     }
 
@@ -231,6 +238,15 @@ pub(crate) fn price(folder: &ModelFolder, cost: Cost, how: &How) -> anyhow::Resu
             let online = plan.online;
             (if cost == Cost::MpcBytes { online.sent_bytes.client } else { online.depth }) as f64
         }
+        Cost::HeLevels | Cost::HeSeconds => {
+            let classifier = Circuit { folder: folder.clone(), params: None }.classifier()?;
+            let planned = classifier.plan();
+            if cost == Cost::HeLevels {
+                planned.levels as f64
+            } else {
+                plan_ckks::rates(&classifier)?.seconds(&planned.counts)
+            }
+        }
         Cost::FpgaCycles => {
             let workload: Workload =
                 Source::of(&folder.model).load()?.context("the model has no operators")?;
@@ -245,11 +261,12 @@ pub(crate) fn price(folder: &ModelFolder, cost: Cost, how: &How) -> anyhow::Resu
         }
         _ => {
             let plan = plan::make(folder, None, None, None, &how.energy.load()?)?;
-            let worlds = &plan.worlds;
+            let of = |name: &str| plan.worlds.iter().find(|w| w.world == name);
+            let (binary, fixed, float) = (of("binary"), of("fixed-point"), of("float"));
             if cost == Cost::Operations {
-                worlds.last().context("no world")?.operations as f64
+                binary.or(fixed).context("no world")?.operations as f64
             } else {
-                let priced = worlds.iter().rev().find_map(|w| w.energy_pj);
+                let priced = binary.or(float).and_then(|w| w.energy_pj);
                 priced.context("the table does not price every operation of the model")?
             }
         }

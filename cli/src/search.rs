@@ -14,7 +14,7 @@ use undertone_model::limits::read_bounded;
 use undertone_mpc::party::Task;
 
 use crate::plan_mpc::Saved;
-use crate::price::{self, Cost, How, Unit};
+use crate::price::{self, Cost, How};
 use crate::render::{json, say, table};
 use crate::{Common, ModelFolder, Outcome};
 
@@ -150,8 +150,8 @@ fn command(options: &Options) -> anyhow::Result<Command> {
 fn pricing(options: &Options) -> anyhow::Result<Vec<String>> {
     let mut all = options.how.arguments();
     if let Some(path) = &options.plan {
-        if options.cost.unit() != Unit::Seconds {
-            bail!("--plan tells the speed of a machine: it belongs to a cost in seconds");
+        if !matches!(options.cost, Cost::Mpc | Cost::MpcLan | Cost::MpcWan) {
+            bail!("--plan tells the speed of a machine for --cost mpc-lan, mpc-wan or mpc");
         }
         let context = || format!("plan {}", path.display());
         let saved: Saved = serde_json::from_slice(&read_bounded(path, JSON_BYTES)?)

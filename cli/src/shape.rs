@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use undertone_core::{Full, Mask};
 use undertone_model::Model;
-use undertone_model::config::{Config, update_domains};
+use undertone_model::config::{self, Config, update_domains};
 use undertone_model::float::Float;
 use undertone_model::weights::EncoderWeights;
 
@@ -110,7 +110,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     model.run::<_, Full>(&mut recorder, &encoder, shape, &rows, &Mask::NONE)?;
     let recorded = recorder.recorded().cloned().unwrap_or_default();
     let (outside, inside) = recorded.to_config(model.config.depth());
-    update_domains(&options.out, &outside, &inside)?;
+    update_domains(&options.out, &outside, &inside, config::depth)?;
     let folder = options.out.display();
     if options.common.json {
         say!("{}", json!({"folder": options.out, "parameters": model.weights.parameters()}));

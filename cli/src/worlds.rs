@@ -5,7 +5,7 @@ use cpu_time::ThreadTime;
 use indicatif::{ProgressBar, ProgressStyle};
 use undertone_core::{Counts, Mask, Shape};
 use undertone_model::Model;
-use undertone_model::fixed::FixedModel;
+use undertone_model::fixed::{ByteWeights, FixedModel, Source};
 use undertone_model::float::{Float, Fused};
 
 use crate::examples::Examples;
@@ -20,6 +20,8 @@ pub(crate) enum WorldName {
     Float,
     /// 16-bit fixed point.
     Fixed,
+    /// The same with 8-bit linear weights, a scale a channel.
+    Fixed8,
     /// Packed bits, for models with one-bit attention.
     Binary,
 }
@@ -27,13 +29,12 @@ pub(crate) enum WorldName {
 impl WorldName {
     /// The worlds of models without one-bit attention.
     pub(crate) const ALL: [Self; 2] = [Self::Float, Self::Fixed];
-    /// The worlds of models with one-bit attention.
-    pub(crate) const ONE_BIT: [Self; 2] = [Self::Float, Self::Binary];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Float => "float",
             Self::Fixed => "fixed-point",
+            Self::Fixed8 => "fixed, int8",
             Self::Binary => "binary",
         }
     }
@@ -72,6 +73,7 @@ pub(crate) fn run(
     spread(world, examples, threads, |from, to| match world {
         WorldName::Float => float(model, examples, from, to, bar),
         WorldName::Fixed => fixed(model, examples, from, to, bar),
+        WorldName::Fixed8 => fixed(&ByteWeights(model), examples, from, to, bar),
         WorldName::Binary => bail!("the model has no one-bit attention"),
     })
 }
@@ -134,8 +136,9 @@ fn float(
     Ok(Report { logits, cpu_seconds, counts: w.counts(), saturated: 0 })
 }
 
-fn fixed(
-    model: &Model,
+/// Some examples in fixed point.
+pub(crate) fn fixed(
+    model: &impl Source,
     examples: &Examples,
     from: usize,
     to: usize,

@@ -25,6 +25,17 @@ void cmsis_head(const int8_t *q, const int8_t *k, const int8_t *vt, int n, int d
     }
 }
 
+/* rows x inner weights, a multiplier and a shift a row. */
+void cmsis_linear(const int8_t *x, const int8_t *w, const int32_t *bias, const int32_t *multiplier,
+                  const int32_t *shift, int inner, int rows, int8_t *out) {
+    const cmsis_nn_context none = {0, 0};
+    const cmsis_nn_fc_params params = {0, 0, 0, {-128, 127}};
+    const cmsis_nn_per_channel_quant_params quant = {(int32_t *)multiplier, (int32_t *)shift};
+    const cmsis_nn_dims in = {1, 1, 1, inner}, filter = {inner, 1, 1, rows}, none_dims = {1, 1, 1, rows};
+    arm_fully_connected_per_channel_s8(&none, &params, &quant, &in, x, &filter, w, &none_dims, bias, &none_dims,
+                                       out);
+}
+
 void cmsis_softmax(const int8_t *x, int n, int8_t *out) {
     arm_softmax_s8(x, 1, n, 1 << 30, 23, -248, out);
 }

@@ -20,13 +20,14 @@ fn main() -> Result<(), Error> {
     let path = std::env::args().nth(1).ok_or("a file with the head's inputs")?;
     for (at, backend) in Backend::available().into_iter().enumerate() {
         let suffix = if at == 0 { String::new() } else { format!(".{}", backend.name()) };
-        primitives(backend, &suffix)?;
+        primitives(Params::N15_LEVELS14, backend, &suffix)?;
     }
+    primitives(Params::N15_LEVELS11, Backend::detect(), ".head")?;
     head(&std::fs::read_to_string(path)?)
 }
 
-fn primitives(backend: Backend, suffix: &str) -> Result<(), Error> {
-    let ctx = Context::with_backend(Params::N15_LEVELS14, backend)?;
+fn primitives(params: Params, backend: Backend, suffix: &str) -> Result<(), Error> {
+    let ctx = Context::with_backend(params, backend)?;
     let secret = SecretKey::generate(&ctx)?;
     let keys = secret.evaluation_keys(&[Automorphism::Rotate(1)])?;
     let ev = Evaluator::new(ctx.clone(), Arc::new(keys))?;

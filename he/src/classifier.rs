@@ -13,8 +13,8 @@ use undertone_model::weights::Embeddings;
 use undertone_model::{Model, Prepared};
 
 use crate::ckks::{
-    Ciphertext, CkksError, Complex, Context, Degree, Evaluator, Meta, Params, ParamsError,
-    Plaintext, switching_key_bytes,
+    Ciphertext, CkksError, Complex, Context, Degree, EvaluationKeys, Evaluator, Meta, Params,
+    ParamsError, Plaintext, SeededCiphertext, switching_key_bytes,
 };
 use crate::world::{
     Accuracy, Ckks, Clear, Encrypted, Engine, HeError, Ledger, Packed, Packing, Planned,
@@ -134,13 +134,13 @@ impl Classifier {
     /// Runs without data, from just the level that the circuit needs.
     fn planned(&self) -> Result<Planned> {
         let run = |level: usize| {
-            let ledger = Arc::new(Ledger::new(self.ctx.clone()));
+            let ledger = Arc::new(Ledger::from_level(self.ctx.clone(), level));
             let fresh = Meta { level, degree: Degree::One, parts: 2 };
             self.run_on(&ledger, &fresh).map(|_| ledger.planned())
         };
         let available = self.ctx.top_level();
         match run(available) {
-            Ok(plan) => Ok(Planned { levels: plan.levels, ..run(plan.levels)? }),
+            Ok(plan) => run(plan.levels),
             Err(ClassifierError::World(HeError::Ckks(CkksError::LevelExhausted { .. }))) => {
                 Err(ClassifierError::TooDeep { needed: available + 1, available })
             }
@@ -179,6 +179,24 @@ impl Classifier {
         (self.plan.automorphisms.len() + 1) * switching_key_bytes(&self.ctx)
     }
 
+    /// Bytes of the evaluation keys that the client sends once.
+    #[must_use]
+    pub fn sent_key_bytes(&self) -> usize {
+        EvaluationKeys::wire_bytes(&self.ctx, self.plan.automorphisms.len())
+    }
+
+    /// Bytes of an encrypted image on its way up.
+    #[must_use]
+    pub fn image_bytes(&self) -> usize {
+        SeededCiphertext::wire_bytes(&self.ctx, self.plan.levels)
+    }
+
+    /// Bytes of the encrypted logits on their way down: all levels are used up.
+    #[must_use]
+    pub fn answer_bytes(&self) -> usize {
+        Ciphertext::wire_bytes(&self.ctx, Meta { level: 0, degree: Degree::One, parts: 2 })
+    }
+
     /// Classes.
     #[must_use]
     pub fn classes(&self) -> usize {
@@ -207,10 +225,7 @@ impl Classifier {
     /// # Errors
     /// [`CkksError::Randomness`].
     #[cfg(feature = "client")]
-    pub fn evaluation_keys(
-        &self,
-        secret: &crate::ckks::SecretKey,
-    ) -> Result<crate::ckks::EvaluationKeys> {
+    pub fn evaluation_keys(&self, secret: &crate::ckks::SecretKey) -> Result<EvaluationKeys> {
         let each: Vec<_> = self.plan.automorphisms.iter().copied().collect();
         Ok(secret.evaluation_keys(&each)?)
     }
@@ -243,6 +258,7 @@ impl Classifier {
     }
 
     fn run_on<E: Engine + Sync>(&self, engine: &Arc<E>, image: &E::Ct) -> Result<E::Ct> {
+        engine.phase("input");
         let mut w = Ckks::new(engine.clone(), self.accuracy);
         let encoder: Prepared<Ckks<E>> = self.model.prepare::<_, Encrypted>(&mut w)?;
         let columns = self.model.input_shape(1, self.packing.tokens).cols;

@@ -7,8 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use undertone_core::{Full, Mask};
-use undertone_he::ckks::{Automorphism, CkksError, Evaluator, Params, SecretKey};
-use undertone_he::world::{Accuracy, HeError};
+use undertone_he::ckks::{
+    Artefact as _, Automorphism, CkksError, Counts, Evaluator, Params, SecretKey,
+};
+use undertone_he::world::{Accuracy, HeError, Planned};
 use undertone_he::{Classifier, ClassifierError};
 use undertone_model::Model;
 use undertone_model::config::Config;
@@ -81,10 +83,28 @@ fn with(model: Model, params: Params) -> Result<Classifier, ClassifierError> {
     Classifier::with(model, params, accuracy).map_err(|(_, e)| e)
 }
 
+fn phases_add_up(plan: &Planned, layers: usize) {
+    let names: Vec<&str> = plan.phases.iter().map(|p| p.name.as_str()).collect();
+    let halves = (0..layers).flat_map(|l| ["attention", "mlp"].map(|half| (l, half)));
+    let halves = halves.map(|(l, half)| format!("layer {l} {half}"));
+    let wanted: Vec<String> =
+        ["input".to_owned()].into_iter().chain(halves).chain(["head".to_owned()]).collect();
+    assert_eq!(names, wanted);
+    let mut sum = Counts::default();
+    plan.phases.iter().for_each(|p| sum += p.counts);
+    assert_eq!(sum, plan.counts);
+    assert_eq!(plan.phases.iter().map(|p| p.levels).sum::<usize>(), plan.levels);
+}
+
 fn runs(layers: usize, params: Params) {
     let (model, images) = tiny(layers, |_| {});
     let Parties { classifier, secret, server } = parties(with(model, params).unwrap());
     let ctx = classifier.context();
+    phases_add_up(classifier.plan(), layers);
+    let sent = secret.encrypt(&classifier.pack(&images[0]).unwrap()).unwrap();
+    assert_eq!(sent.to_bytes(ctx).len(), classifier.image_bytes());
+    assert_eq!(server.keys().to_bytes(ctx).len(), classifier.sent_key_bytes());
+    assert_eq!(server.keys().size_bytes(ctx), classifier.key_bytes());
     let mut units = 0.0;
     for rows in &images {
         let image = secret.encrypt(&classifier.pack(rows).unwrap()).unwrap().expand(ctx).unwrap();
@@ -92,6 +112,7 @@ fn runs(layers: usize, params: Params) {
         let out = classifier.run(&server, &image).unwrap();
         assert_eq!(ctx.counters().snapshot() - before, classifier.plan().counts);
         assert_eq!(image.level() - out.level(), classifier.plan().levels);
+        assert_eq!(out.to_bytes(ctx).len(), classifier.answer_bytes());
         let found = classifier.unpack(&secret.decrypt_real(&out).unwrap());
         let polynomial = classifier.polynomial(rows).unwrap();
         let (clear, deviations) = classifier.clear(rows).unwrap();

@@ -336,6 +336,7 @@ fn layer<W: Host + Multiply + Approximate, M: Menu<W>>(
         }
     };
     Ok(Layer {
+        context_scale: None,
         query,
         key,
         value,

@@ -22,6 +22,17 @@ impl Calibration {
     /// # Errors
     /// The unknown name.
     pub fn from_config(config: &Config) -> Result<Self, UnknownSite> {
+        Self::from_domains(&config.domains, config.layers.iter().map(|layer| &layer.domains))
+    }
+
+    /// The ranges around the layers and of each layer.
+    ///
+    /// # Errors
+    /// The first name that is no role of the core.
+    pub fn from_domains<'a>(
+        outside: &config::Domains,
+        layers: impl IntoIterator<Item = &'a config::Domains>,
+    ) -> Result<Self, UnknownSite> {
         let mut ranges = BTreeMap::new();
         let mut take = |layer: u16, domains: &config::Domains| {
             for (name, &(lo, hi)) in domains {
@@ -30,9 +41,9 @@ impl Calibration {
             }
             Ok(())
         };
-        take(Site::OUTSIDE, &config.domains)?;
-        for (number, layer) in config.layers.iter().enumerate() {
-            take(number as u16, &layer.domains)?;
+        take(Site::OUTSIDE, outside)?;
+        for (number, layer) in layers.into_iter().enumerate() {
+            take(number as u16, layer)?;
         }
         Ok(Self { ranges })
     }

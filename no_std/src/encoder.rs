@@ -102,6 +102,8 @@ pub struct Layer<W: World> {
     pub key: W::Public,
     /// Value projection.
     pub value: W::Public,
+    /// A factor a channel of what the heads give, (1, 1, m): what signed values stand for.
+    pub context_scale: Option<W::Public>,
     /// Output projection.
     pub out: W::Public,
     /// First feed-forward projection.
@@ -288,7 +290,11 @@ impl<W: Multiply + Approximate> Layer<W> {
             )?;
             let heads: usize = self.groups.iter().map(|g| g.heads).sum();
             let at = Mixture { mask, number, domains, heads };
-            Ok([at.run::<W, M>(w, &self.groups, 0, 0, Heads { q, k, v })?])
+            let context = at.run::<W, M>(w, &self.groups, 0, 0, Heads { q, k, v })?;
+            Ok([match &self.context_scale {
+                Some(scale) => w.mul_public(context, scale, bound(Role::Context))?,
+                None => context,
+            }])
         })?;
         w.matmul_public(&context, &self.out, bound(Role::Attended))
     }

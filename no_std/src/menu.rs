@@ -53,7 +53,7 @@ impl<W: Multiply + Approximate> Menu<W> for Poly {
     fn check(kind: &Kind) -> Result<(), Fault> {
         kind.check()?;
         match kind {
-            Kind::Softmax | Kind::ReluSoftmax { .. } | Kind::ReluSquared => {
+            Kind::Softmax | Kind::ReluSoftmax { .. } | Kind::ReluSquared | Kind::Bivit { .. } => {
                 Err(unsupported::<W>(kind))
             }
             Kind::Power { variant: Variant::Stable { .. }, .. } => Err(unsupported::<W>(kind)),
@@ -67,7 +67,7 @@ impl<W: Multiply + Approximate> Menu<W> for Poly {
             Kind::Scaling => attention::scaling(w, x, at)?,
             Kind::TwoQuad { c, eps } => attention::two_quad(w, x, c, eps, at)?,
             Kind::Uniform => attention::uniform(w, x, at)?,
-            Kind::Softmax | Kind::ReluSoftmax { .. } | Kind::ReluSquared => {
+            Kind::Softmax | Kind::ReluSoftmax { .. } | Kind::ReluSquared | Kind::Bivit { .. } => {
                 return Err(unsupported::<W>(kind).into());
             }
         };
@@ -108,7 +108,11 @@ pub struct Full;
 
 impl<W: Multiply + Approximate + Compare> Menu<W> for Full {
     fn check(kind: &Kind) -> Result<(), Fault> {
-        kind.check()
+        kind.check()?;
+        match kind {
+            Kind::Bivit { .. } => Err(unsupported::<W>(kind)),
+            _ => Ok(()),
+        }
     }
 
     fn attend(w: &mut W, kind: &Kind, x: Heads<W>, at: &Context<'_>) -> Made<W> {
@@ -141,7 +145,7 @@ impl<W: Multiply + Approximate + Compare> Menu<W> for Full {
 fn unsupported<W: Multiply>(kind: &Kind) -> Fault {
     Fault::Unsupported(Unsupported {
         operator: kind.name(),
-        needs: "comparisons",
+        needs: if matches!(kind, Kind::Bivit { .. }) { "packed signs" } else { "comparisons" },
         world: W::NAME,
         instead: "power attention",
     })

@@ -391,6 +391,7 @@ mod tests {
             query: w.operand(square),
             key: w.operand(square),
             value: w.operand(square),
+            context_scale: None,
             out: w.operand(square),
             up: w.operand(Shape::new(1, dim, 2 * dim)),
             down: Some(w.operand(Shape::new(1, 2 * dim, dim))),

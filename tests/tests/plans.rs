@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use undertone_core::World as _;
-use undertone_core::fixed::Online;
+use undertone_core::fixed::{Needed, Online};
 use undertone_core::trace::{Node, Operators, Step};
 use undertone_core::{Bound, Counts, Domains as _, Fault, Full, Mask, Menu, Role, Shape, Site};
 use undertone_model::Model;
@@ -79,29 +79,29 @@ fn float_plans_equal_runs(subjects: &[Subject]) {
 }
 
 /// One fixed-point run in memory of a size: its counts, its memory and its depth.
-fn fixed_run(s: &Subject, tensors: usize, wide: usize) -> Result<fixed::Plan, Fault> {
-    let mut w = heap(tensors, wide);
+fn fixed_run(s: &Subject, memory: Needed) -> Result<fixed::Plan, Fault> {
+    let mut w = heap(memory);
     let encoder = s.model.prepare::<_, Online>(&mut w)?;
     let on = s.model.calibration.bound(Site::outside(Role::Input));
     let input = w.secret(s.shape, &s.rows, on)?;
     let output = encoder.run::<Online>(&mut w, input, &Mask::NONE, &s.model.calibration)?;
     let (depth, shape) = (output.depth(), w.shape(&output));
     assert!(w.reveal(&output)?.iter().all(|x| x.is_finite()));
-    let (tensors, wide) = w.needed();
-    Ok(fixed::Plan { counts: *w.counts(), tensors, wide, depth, output: shape })
+    Ok(fixed::Plan { counts: *w.counts(), memory: w.needed(), depth, output: shape })
 }
 
 fn fixed_plans_equal_runs(subjects: &[Subject]) {
     for s in subjects {
         let plan = fixed::plan(&s.model, s.shape).unwrap_or_else(|e| panic!("{}: {e}", s.name));
-        let run = fixed_run(s, plan.tensors, plan.wide);
+        let memory = plan.memory;
+        let run = fixed_run(s, memory);
         assert_eq!(run, Ok(plan), "{}", s.name);
-        let short = fixed_run(s, plan.tensors - 1, plan.wide);
-        let (needed, available) = (plan.tensors, plan.tensors - 1);
+        let short = fixed_run(s, Needed { tensors: memory.tensors - 1, ..memory });
+        let (needed, available) = (memory.tensors, memory.tensors - 1);
         assert_eq!(short, Err(Fault::Memory { needed, available }), "{}", s.name);
-        if plan.wide > 0 {
-            let short = fixed_run(s, plan.tensors, plan.wide - 1);
-            let (needed, available) = (plan.wide, plan.wide - 1);
+        if memory.wide > 0 {
+            let short = fixed_run(s, Needed { wide: memory.wide - 1, ..memory });
+            let (needed, available) = (memory.wide, memory.wide - 1);
             assert_eq!(short, Err(Fault::Memory { needed, available }), "{}", s.name);
         }
     }

@@ -3,6 +3,7 @@
 use super::LoadError;
 use serde::Deserialize;
 use std::path::Path;
+use undertone_model::config::{Domains, VitInput};
 
 /// Bytes of the longest configuration that is read.
 pub(super) const MOST_CONFIG_BYTES: u64 = 1 << 20;
@@ -71,6 +72,9 @@ pub struct Block {
     pub task: Option<Task>,
     /// One entry a layer.
     pub layers: Vec<LayerConfig>,
+    /// Calibrated ranges around the layers.
+    #[serde(default)]
+    pub domains: Domains,
 }
 
 /// What the classifier sees after the last layer.
@@ -111,9 +115,9 @@ pub struct LayerConfig {
     /// `sign`: one bit a weight of the layer's six products.
     #[serde(default)]
     pub weights: Weights,
+    /// Calibrated ranges of the layer's sites.
     #[serde(default)]
-    #[allow(dead_code)]
-    domains: serde::de::IgnoredAny,
+    pub domains: Domains,
 }
 
 /// What stands between the two products of the feed-forward block.
@@ -340,6 +344,19 @@ impl Config {
         (0..self.id2label.len())
             .map(|i| self.id2label.get(&i.to_string()).cloned().ok_or(i))
             .collect()
+    }
+
+    /// How images are read, by a model that reads them.
+    pub fn vit(&self) -> Option<VitInput> {
+        let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect();
+        (!self.is_text()).then(|| VitInput {
+            image_size: self.image_size,
+            patch_size: self.patch_size,
+            channels: self.num_channels,
+            class_token: false,
+            pixel_mean: wide(&self.undertone.pixel_mean),
+            pixel_std: wide(&self.undertone.pixel_std),
+        })
     }
 
     /// Width of a head.

@@ -10,7 +10,8 @@ use crate::Signs;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use undertone_core::binary::BitFault;
-use undertone_core::{Counts, Op, Width};
+use undertone_core::{Counts, Op, Role, Site, Width};
+use undertone_model::domains::Calibration;
 
 /// A matrix of activations; in a plan it has its shape alone.
 pub(super) struct Rows {
@@ -25,6 +26,8 @@ pub(super) struct Run<'a> {
     pub(super) counts: Counts,
     /// Whether values are there.
     pub(super) real: bool,
+    /// Where ranges are recorded.
+    pub(super) ranges: Option<&'a mut Calibration>,
 }
 
 const OPERATION: &str = "binary encoder";
@@ -80,7 +83,7 @@ impl Encoder {
     pub fn run(&self, rows: &[f32]) -> Result<(Vec<f32>, Counts), BitFault> {
         undertone_core::binary::finite(OPERATION, rows)?;
         let tokens = rows.len() / self.config.input_width();
-        let mut run = Run { encoder: self, counts: Counts::NONE, real: true };
+        let mut run = Run::new(self);
         let logits = run.forward(tokens, rows.to_vec())?;
         undertone_core::binary::finite(OPERATION, &logits)?;
         Ok((logits, run.counts))
@@ -91,7 +94,7 @@ impl Encoder {
     /// # Errors
     /// [`BitFault`] for a number of tokens that the model cannot read.
     pub fn plan(&self, tokens: usize) -> Result<Counts, BitFault> {
-        let mut run = Run { encoder: self, counts: Counts::NONE, real: false };
+        let mut run = Run { real: false, ..Run::new(self) };
         run.forward(tokens, Vec::new())?;
         Ok(run.counts)
     }
@@ -114,7 +117,7 @@ impl Encoder {
 
     /// The queries of a layer, tokens × width, heads side by side: what hashes are fitted to.
     pub(super) fn query_of(&self, layer: usize, stream: &Stream) -> Result<Vec<f32>, BitFault> {
-        let mut run = Run { encoder: self, counts: Counts::NONE, real: true };
+        let mut run = Run::new(self);
         let layer = &self.layers[layer];
         let x = run.attended_input(layer, &stream.0);
         Ok(run.linear(&layer.query, &x)?.values)
@@ -122,14 +125,14 @@ impl Encoder {
 
     /// The residual stream before the first layer.
     pub(super) fn enter(&self, rows: &[f32]) -> Result<Stream, BitFault> {
-        let mut run = Run { encoder: self, counts: Counts::NONE, real: true };
+        let mut run = Run::new(self);
         run.embed(rows.len() / self.config.input_width(), rows.to_vec()).map(Stream)
     }
 
     /// Takes a residual stream through a layer.
     pub(super) fn advance(&self, layer: usize, stream: Stream) -> Result<Stream, BitFault> {
-        let mut run = Run { encoder: self, counts: Counts::NONE, real: true };
-        run.layer(&self.layers[layer], stream.0).map(Stream)
+        let mut run = Run::new(self);
+        run.layer(layer, stream.0).map(Stream)
     }
 
     /// Normalised patches, tokens × (channels · patch · patch).
@@ -184,17 +187,35 @@ impl Run<'_> {
         Ok(Rows { rows, cols, values })
     }
 
-    fn forward(&mut self, tokens: usize, values: Vec<f32>) -> Result<Vec<f32>, BitFault> {
+    /// Widens the range of a site by these values.
+    fn see(&mut self, site: Site, x: &Rows) {
+        if let Some(ranges) = &mut self.ranges {
+            let wide = |v: f32| f64::from(v);
+            let lo = x.values.iter().copied().fold(f32::INFINITY, f32::min);
+            let hi = x.values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            ranges.observe(site, wide(lo), wide(hi));
+        }
+    }
+
+    pub(super) fn forward(
+        &mut self,
+        tokens: usize,
+        values: Vec<f32>,
+    ) -> Result<Vec<f32>, BitFault> {
         let encoder = self.encoder;
         let mut x = self.embed(tokens, values)?;
-        for layer in &encoder.layers {
-            x = self.layer(layer, x)?;
+        for number in 0..encoder.layers.len() {
+            x = self.layer(number, x)?;
         }
         if let Some(norm) = &encoder.norm {
             x = self.norm(norm, &x);
+            self.see(Site::outside(Role::FinalNorm), &x);
         }
         let pooled = self.pool(x);
-        Ok(self.linear(&encoder.classifier, &pooled)?.values)
+        self.see(Site::outside(Role::Pooled), &pooled);
+        let logits = self.linear(&encoder.classifier, &pooled)?;
+        self.see(Site::outside(Role::Logits), &logits);
+        Ok(logits.values)
     }
 
     fn embed(&mut self, tokens: usize, values: Vec<f32>) -> Result<Rows, BitFault> {
@@ -216,15 +237,20 @@ impl Run<'_> {
             size("the number of values", tokens * cols, values.len())?;
         }
         let x = Rows { rows: tokens, cols, values };
-        match &self.encoder.embed {
+        self.see(Site::outside(Role::Input), &x);
+        let embedding = Site::outside(Role::Embedding);
+        let x = match &self.encoder.embed {
             Embed::Patches { projection, position } => {
                 let mut x = self.linear(projection, &x)?;
+                self.see(embedding, &x);
                 self.count(Op::Add, Width::F32, x.rows * x.cols);
                 add(&mut x.values, position);
-                Ok(x)
+                x
             }
-            Embed::Words { norm, .. } => Ok(self.norm(norm, &x)),
-        }
+            Embed::Words { norm, .. } => self.norm(norm, &x),
+        };
+        self.see(embedding, &x);
+        Ok(x)
     }
 
     /// What the attention of a layer reads: the normed stream, or with post-norms the stream.
@@ -236,21 +262,34 @@ impl Run<'_> {
         }
     }
 
-    fn layer(&mut self, layer: &Layer, mut x: Rows) -> Result<Rows, BitFault> {
+    fn layer(&mut self, number: usize, mut x: Rows) -> Result<Rows, BitFault> {
+        let layer = &self.encoder.layers[number];
+        let site = |role| Site::layer(number as u16, role);
         let pre = self.encoder.norm.is_some();
         let normed = self.attended_input(layer, &x);
-        let attended = self.attend(layer, &normed)?;
+        if pre {
+            self.see(site(Role::Norm1), &normed);
+        }
+        let attended = self.attend(number, &normed)?;
+        self.see(site(Role::Attended), &attended);
         self.residual(&mut x, &attended);
+        self.see(site(Role::Residual1), &x);
         if pre {
             let normed = self.norm(&layer.norm2, &x);
-            let fed = self.feed(layer, &normed)?;
+            self.see(site(Role::Norm2), &normed);
+            let fed = self.feed(number, &normed)?;
             self.residual(&mut x, &fed);
+            self.see(site(Role::Residual2), &x);
             return Ok(x);
         }
         let mut x = self.norm(&layer.norm1, &x);
-        let fed = self.feed(layer, &x)?;
+        self.see(site(Role::Norm1), &x);
+        let fed = self.feed(number, &x)?;
         self.residual(&mut x, &fed);
-        Ok(self.norm(&layer.norm2, &x))
+        self.see(site(Role::Residual2), &x);
+        let x = self.norm(&layer.norm2, &x);
+        self.see(site(Role::Norm2), &x);
+        Ok(x)
     }
 
     fn residual(&mut self, x: &mut Rows, y: &Rows) {
@@ -258,7 +297,9 @@ impl Run<'_> {
         add(&mut x.values, &y.values);
     }
 
-    fn attend(&mut self, layer: &Layer, x: &Rows) -> Result<Rows, BitFault> {
+    fn attend(&mut self, number: usize, x: &Rows) -> Result<Rows, BitFault> {
+        let layer = &self.encoder.layers[number];
+        let site = |role| Site::layer(number as u16, role);
         let heads = self.encoder.config.num_attention_heads;
         let d = self.encoder.config.head_width();
         let q = self.linear(&layer.query, x)?;
@@ -267,6 +308,9 @@ impl Run<'_> {
             Attention::Hashed { .. } => None,
             Attention::Binary { key, .. } => Some(self.linear(key, x)?),
         };
+        self.see(site(Role::Query), &q);
+        self.see(site(Role::Key), key.as_ref().unwrap_or(&q));
+        self.see(site(Role::Value), &v);
         let mut context = Rows { rows: x.rows, cols: heads * d, values: Vec::new() };
         if self.real {
             context.values = vec![0.0; x.rows * heads * d];
@@ -288,22 +332,30 @@ impl Run<'_> {
                 to[head * d..(head + 1) * d].copy_from_slice(row);
             }
         }
+        self.see(site(Role::Context), &context);
         self.linear(&layer.out, &context)
     }
 
-    fn feed(&mut self, layer: &Layer, x: &Rows) -> Result<Rows, BitFault> {
-        match layer.activation {
+    fn feed(&mut self, number: usize, x: &Rows) -> Result<Rows, BitFault> {
+        let layer = &self.encoder.layers[number];
+        let site = |role| Site::layer(number as u16, role);
+        let fed = match layer.activation {
             Activation::Gelu => {
                 let mut hidden = self.linear(&layer.up, x)?;
+                self.see(site(Role::Hidden), &hidden);
                 self.count(Op::Function, Width::F32, hidden.rows * hidden.cols);
                 hidden.values.iter_mut().for_each(|h| *h = gelu(*h));
-                self.linear(&layer.down, &hidden)
+                self.see(site(Role::Activated), &hidden);
+                self.linear(&layer.down, &hidden)?
             }
             Activation::Sign => {
                 let hidden = self.signed(&layer.up, x)?;
-                self.signed(&layer.down, &hidden)
+                self.see(site(Role::Hidden), &hidden);
+                self.signed(&layer.down, &hidden)?
             }
-        }
+        };
+        self.see(site(Role::Mlp), &fed);
+        Ok(fed)
     }
 
     /// x·Wᵀ + b. One-bit weights add and subtract, then scale once a channel.

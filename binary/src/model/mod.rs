@@ -7,6 +7,7 @@
 mod attention;
 mod config;
 mod encoder;
+mod fixed;
 mod forward;
 mod hashing;
 mod source;
@@ -15,6 +16,7 @@ pub use config::{
     Activation, Block, Coding, Config, HeadConfig, LayerConfig, Pooling, Reduction, Task, Weights,
 };
 pub use encoder::{Arithmetic, Encoder};
+pub use fixed::InFixed;
 pub use hashing::{FitError, Hashed, fit_hash};
 pub use source::{MOST_WEIGHT_BYTES, Precision};
 
@@ -143,7 +145,15 @@ impl Encoder {
             return Self::from_packed(config, &json, &file);
         }
         let file = read_bounded(&folder.join("model.safetensors"), MOST_WEIGHT_BYTES)?;
-        let tensors = SafeTensors::deserialize(&file)?;
+        Self::from_safetensors(config, &file)
+    }
+
+    /// An encoder from its configuration and the bytes of a `model.safetensors`.
+    ///
+    /// # Errors
+    /// As [`Encoder::load`].
+    pub fn from_safetensors(config: Config, file: &[u8]) -> Result<Self, LoadError> {
+        let tensors = SafeTensors::deserialize(file)?;
         Self::read(config, &mut Folder { tensors })
     }
 

@@ -30,17 +30,75 @@ pub(crate) struct Layout {
     /// Per anchor, the planes' values for up to 16 bits.
     pub(crate) planes: Vec<Floats>,
     pub(crate) thresholds: Floats,
+    /// The anchors once more, in 16 bits.
+    pub(crate) words: Words,
     pub(crate) slack: Slack,
 }
 
-/// How far a response computed with fused products may lie from the portable form's, a bit:
+/// Sixteen words of 32 bits in a cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub(crate) struct Pairs(pub(crate) [[i16; 2]; LANES]);
+
+/// A token's direction is a whole number of 1/32,000: 1 % beyond a unit vector fits 16 bits.
+pub(crate) const UNIT: f32 = 32_000.0;
+
+/// Anchors as multiples of units of their own, for products of 16 bits with 32-bit sums.
+#[derive(Clone, Debug)]
+pub(crate) struct Words {
+    /// Per pass and two columns, 32 anchors' values.
+    pub(crate) anchors: Vec<[Pairs; 2]>,
+    /// Per pass, 32 anchors' units of a product of words, times −2.
+    pub(crate) scales: Vec<[Floats; 2]>,
+    /// Per anchor, the most by which a product with a token's direction may be off.
+    pub(crate) errors: Vec<f64>,
+}
+
+impl Words {
+    /// For anchors (m × dim).
+    pub(crate) fn new(anchors: &[f32], dim: usize) -> Self {
+        let m = anchors.len() / dim;
+        let (passes, pairs) = (m.div_ceil(ANCHORS), dim.div_ceil(2));
+        let mut words = vec![[Pairs([[0; 2]; LANES]); 2]; passes * pairs];
+        let mut scales = vec![[Floats([0.0; LANES]); 2]; passes];
+        let mut errors = Vec::with_capacity(m);
+        // Each of the token's values is off by half a unit and what its own products were rounded by.
+        let token = 0.51 * (dim as f64).sqrt() / f64::from(UNIT);
+        for (j, anchor) in anchors.chunks_exact(dim).enumerate() {
+            let (pass, half, lane) = (j / ANCHORS, j % ANCHORS / LANES, j % LANES);
+            let length = norm(anchor.iter().map(|&v| f64::from(v)));
+            let most = anchor.iter().fold(0f64, |m, &v| m.max(f64::from(v).abs()));
+            // Values fit words, and by Cauchy and Schwarz a sum of products fits 32 bits. Anchors near the
+            // end of floats are left to their error.
+            let unit = (most / 32_767.0).max(length / 65_000.0);
+            let fits = unit > 1e-30 && unit < 1e30;
+            let mut off = Vec::with_capacity(dim);
+            for (k, &v) in anchor.iter().enumerate() {
+                let word = if fits { (f64::from(v) / unit).round() } else { 0.0 };
+                words[pass * pairs + k / 2][half].0[lane][k % 2] = word as i16;
+                off.push(f64::from(v) - if fits { word * unit } else { 0.0 });
+            }
+            if fits {
+                scales[pass][half].0[lane] = (-2.0 * unit / f64::from(UNIT)) as f32;
+            }
+            errors.push(token * length + 1.02 * norm(off.into_iter()));
+        }
+        Self { anchors: words, scales, errors }
+    }
+}
+
+fn norm(x: impl Iterator<Item = f64>) -> f64 {
+    x.map(|v| v * v).sum::<f64>().sqrt()
+}
+
+/// How far a response computed with products of 16 bits may lie from the portable form's, a bit:
 /// `distance`·|exponent| + `rounding`, from the standard bounds of rounding errors.
 ///
-/// With u = 2⁻²⁴ and γ_n = n·u/(1 − n·u), both forms' dot products lie within γ_d·‖x‖‖a‖ of the exact
-/// one, so exponents differ by at most |e|·δ with δ = 4.1·γ_d·‖a‖ + u·(8 + 13‖a‖ + 8‖a‖²): twice
-/// twice the dot product's error (a token is a unit vector to 1 %), and the roundings of what follows.
-/// A kernel is at most 1 and moves by 0.7·|e|·δ; the two forms of 2^z differ by less than 96·u, the
-/// missing coefficient included; sums over m anchors by 2·γ_m·Σ|A|.
+/// With u = 2⁻²⁴ and γ_n = n·u/(1 − n·u), the portable form's dot product lies within γ_d·‖x‖‖a‖ of the
+/// exact one and the other within the error E of its words ([`Words`]), so exponents differ by at most
+/// |e|·δ with δ = 2.1·(γ_d·‖a‖ + E) + u·(8 + 20‖a‖ + 8‖a‖²): twice both (a token is a unit vector to
+/// 1 %), and the roundings of what follows. A kernel is at most 1 and moves by 0.7·|e|·δ; the two forms
+/// of 2^z differ by less than 16·u; sums over m anchors by 2·γ_m·Σ|A|.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slack {
     pub(crate) distance: Floats,
@@ -48,28 +106,37 @@ pub(crate) struct Slack {
 }
 
 impl Slack {
-    /// For planes (bits × m) and anchors (m × dim).
-    pub(crate) fn new(planes: &[f32], anchors: &[f32], dim: usize, bits: usize) -> Self {
+    /// For planes (bits × m) and anchors (m × dim) with the errors of their words.
+    pub(crate) fn new(
+        planes: &[f32],
+        anchors: &[f32],
+        errors: &[f64],
+        dim: usize,
+        bits: usize,
+    ) -> Self {
         let u = 2f64.powi(-24);
         let gamma = |n: usize| n as f64 * u / (1.0 - n as f64 * u);
         let m = anchors.len() / dim;
-        let lengths: Vec<f64> = anchors
+        let distances: Vec<f64> = anchors
             .chunks_exact(dim)
-            .map(|a| a.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt())
+            .zip(errors)
+            .map(|(a, error)| {
+                let a = norm(a.iter().map(|&v| f64::from(v)));
+                2.1 * (gamma(dim) * a + error) + u * (8.0 + 20.0 * a + 8.0 * a * a)
+            })
             .collect();
         let of = |bit: usize, each: &dyn Fn(f64) -> f64| {
             let plane = planes.get(bit * m..(bit + 1) * m).unwrap_or_default();
             let sum: f64 =
-                plane.iter().zip(&lengths).map(|(p, &a)| f64::from(p.abs()) * each(a)).sum();
+                plane.iter().zip(&distances).map(|(p, &d)| f64::from(p.abs()) * each(d)).sum();
             // Rounded up, and the difference to the threshold is rounded too.
             (1.01 * sum) as f32
         };
-        let distance = |a: f64| 4.1 * gamma(dim) * a + u * (8.0 + 13.0 * a + 8.0 * a * a);
         let lane =
             |bit: usize, each: &dyn Fn(f64) -> f64| if bit < bits { of(bit, each) } else { 0.0 };
         Self {
-            distance: Floats(std::array::from_fn(|bit| lane(bit, &|a| 0.7 * distance(a)))),
-            rounding: Floats(std::array::from_fn(|bit| lane(bit, &|_| 96.0 * u + 2.0 * gamma(m)))),
+            distance: Floats(std::array::from_fn(|bit| lane(bit, &|d| 0.7 * d))),
+            rounding: Floats(std::array::from_fn(|bit| lane(bit, &|_| 16.0 * u + 2.0 * gamma(m)))),
         }
     }
 }

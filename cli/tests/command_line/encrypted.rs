@@ -73,6 +73,46 @@ fn an_image_goes_up_encrypted_and_its_class_comes_down() {
     );
 }
 
+/// The plan of an image is what the run counts (tests of the library); here, what is shown.
+#[test]
+fn an_image_is_planned_by_layer() {
+    let call = ["plan", "--model", MODEL, "--world", "ckks"];
+    let json: Value = serde_json::from_str(&success(&[&call[..], &["--json"]].concat())).unwrap();
+    let of = |v: &Value, key: &str| v[key].as_u64().unwrap_or_else(|| panic!("{key}: {v}"));
+    assert_eq!(
+        (&json["world"], &json["parameters"]["security"]),
+        (&"ckks".into(), &"128 bits".into())
+    );
+    let phases = json["phases"].as_array().unwrap();
+    let names: Vec<&str> = phases.iter().map(|p| p["phase"].as_str().unwrap()).collect();
+    assert_eq!(names, ["input", "layer 0 attention", "layer 0 mlp", "head"]);
+    for key in ["levels", "products", "plain_products", "rotations", "key_switches", "transforms"] {
+        let sum: u64 = phases.iter().map(|p| of(p, key)).sum();
+        assert_eq!(sum, of(&json["total"], key), "{key}");
+    }
+    // docs/he.md has these numbers.
+    let total = ["products", "plain_products", "rotations", "key_switches"];
+    assert_eq!(total.map(|key| of(&json["total"], key)), [50, 416, 170, 212]);
+    assert_eq!((of(&json, "levels"), of(&json["parameters"], "levels")), (14, 14));
+    let bits = json["predicted_error_log2"].as_f64().unwrap();
+    assert!((-20.0..-12.0).contains(&bits), "{bits}");
+    let seconds = json["total"]["estimated_seconds"].as_f64().unwrap();
+    assert!(seconds > 0.1, "{seconds}");
+
+    let text = success(&[&call[..], &["--image", BOOT]].concat());
+    for word in ["n15-levels14", "128 bits", "layer 0 attention", "estimate", "one image"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let of = |model, more: &[&str], words: &[&str]| {
+        refused(&[&["plan", "--model", model, "--world", "ckks"], more].concat(), words);
+    };
+    of("models/vit-fmnist", &[], &["encrypted inference", "power"]);
+    of("models/recall-power2", &[], &["encrypted inference", "images"]);
+    of(MODEL, &["--params", "n15-levels11"], &["levels"]);
+    of(MODEL, &["--tokens", "49"], &["--tokens"]);
+    refused(&["plan", "--model", MODEL, "--image", BOOT], &["--world ckks"]);
+}
+
 #[test]
 fn models_and_sets_that_do_not_fit_are_refused() {
     let folder = TempDir::new().unwrap();

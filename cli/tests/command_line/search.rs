@@ -58,6 +58,10 @@ fn prices_are_the_figures_of_plans() {
     assert_eq!(cycles, fpga["latency_cycles"].as_f64());
     let binary = price("one-bit/vit-fmnist-bivit-full", "energy", &[]);
     assert!(binary["value"].as_f64() < figure("energy", &[]) && binary["unit"] == "pj");
+    let ckks = parsed(&["plan", "--model", "models/vit-fmnist-he1", "--world", "ckks", "--json"]);
+    let levels = price("vit-fmnist-he1", "he-levels", &[]);
+    assert_eq!(levels["unit"], "count");
+    assert_eq!(levels["value"].as_f64(), ckks["levels"].as_f64());
     let text = success(&["price", "--model", "models/vit-fmnist", "--cost", "mpc-bytes"]);
     assert!(text.trim().ends_with(" kB") || text.trim().ends_with(" MB"), "{text}");
 }
@@ -68,6 +72,7 @@ fn what_has_no_price_is_named() {
     refused(&of("mpc"), &["--cost mpc needs --network"]);
     refused(&[&of("mpc-wan")[..], &["--network", "lan"]].concat(), &["belongs to --cost mpc"]);
     let one_bit = ["price", "--model", "models/one-bit/recall-bivit", "--cost"];
+    refused(&of("he-levels"), &["encrypted"]);
     refused(&[&one_bit[..], &["mpc-bytes"]].concat(), &["bivit"]);
     refused(&[&one_bit[..], &["mcu-instructions"]].concat(), &["one-bit attention"]);
     let run = undertone(&[&of("mpc-wan")[..], &["--rates", "1,2,3"]].concat());
@@ -204,7 +209,7 @@ fn a_plan_of_another_model_is_refused() {
         refused(&strings(&stand.search(&["--cost", cost, "--mu", "1", "--plan", plan])), words);
     };
     refuse("mpc-wan", &other, &["a plan of another model than models/recall-softmax"]);
-    refuse("energy", &own, &["belongs to a cost in seconds"]);
+    refuse("energy", &own, &["--plan tells the speed"]);
     std::fs::write(stand.path("broken"), "{}").unwrap();
     refuse("mpc-wan", &stand.path("broken"), &["plan --world mpc --json"]);
 }

@@ -5,6 +5,8 @@
 //! `asm!`.
 #![no_std]
 
+pub mod lookup;
+pub mod mixed;
 pub mod portable;
 
 #[cfg(long)]
@@ -13,9 +15,9 @@ mod long;
 mod simd;
 
 #[cfg(long)]
-pub use long::weigh;
+pub use long::{distance, keep, weigh};
 #[cfg(not(long))]
-pub use portable::weigh;
+pub use portable::{distance, keep, weigh};
 #[cfg(not(dsp))]
 pub use portable::{dot16, dots16, matvec, matvec_requant, products};
 #[cfg(dsp)]

@@ -64,3 +64,34 @@ pub fn weigh(acc: &mut [i64], weights: &[i32], v: &[i16], stride: usize) {
         portable::weigh(core::slice::from_mut(sum), weights, v, stride);
     }
 }
+
+/// `top − x`, brought into 0 … 2^(F + I) − 1: USAT.
+#[inline(always)]
+#[must_use]
+pub fn distance<const F: u32, const I: u32>(top: i32, x: i32) -> u32 {
+    let d: u32;
+    // SAFETY: writes one register and the saturation flag.
+    unsafe {
+        asm!(
+            "usat {d}, #{bits}, {x}",
+            d = lateout(reg) d,
+            x = in(reg) top.saturating_sub(x),
+            bits = const F + I,
+            options(pure, nomem, nostack),
+        );
+    }
+    d
+}
+
+/// The reference itself, whose address the compiler must keep in a register: it cannot know it.
+#[inline(always)]
+#[must_use]
+pub fn keep<T>(table: &T) -> &T {
+    let mut address = core::ptr::from_ref(table);
+    // SAFETY: no instruction at all.
+    unsafe {
+        asm!("/* {} */", inout(reg) address, options(nomem, nostack, preserves_flags));
+    }
+    // SAFETY: the same address, for the same lifetime.
+    unsafe { &*address }
+}

@@ -99,6 +99,21 @@ pub fn weigh(acc: &mut [i64], weights: &[i32], v: &[i16], stride: usize) {
     }
 }
 
+/// `top − x`, brought into 0 … 2^(F + I) − 1: a distance of F fraction bits and I whole ones.
+#[inline(always)]
+#[must_use]
+pub fn distance<const F: u32, const I: u32>(top: i32, x: i32) -> u32 {
+    top.saturating_sub(x).clamp(0, (1 << (F + I)) - 1) as u32
+}
+
+/// The reference itself. Where tables pay, its address stays in a register across a loop: the
+/// compiler would rather build it anew for each element.
+#[inline(always)]
+#[must_use]
+pub fn keep<T>(table: &T) -> &T {
+    table
+}
+
 fn four_rows(block: &[Block], x: &[Quad]) -> [i32; ROWS] {
     let mut sums = [0i32; ROWS];
     for (w, x) in block.iter().zip(x) {
@@ -151,6 +166,15 @@ mod tests {
         // The longest that the halves hold.
         let lowest = [i16::MIN; 1 << 15];
         assert_eq!(dot16(&lowest, &lowest), 1 << 45);
+    }
+
+    #[test]
+    fn distances_are_clamped() {
+        assert_eq!(distance::<10, 5>(2048, -7), 2055);
+        assert_eq!(distance::<10, 5>(-7, 2048), 0);
+        assert_eq!(distance::<10, 5>(i32::MAX, i32::MIN), (1 << 15) - 1);
+        assert_eq!(distance::<11, 5>(0, -65_535), (1 << 16) - 1);
+        assert_eq!(distance::<10, 5>(i32::MIN, i32::MAX), 0);
     }
 
     #[test]

@@ -43,6 +43,7 @@ mod evalkeys;
 mod kernels;
 mod noise;
 mod params;
+mod rates;
 mod sample;
 mod switch;
 #[cfg(all(test, feature = "client"))]
@@ -62,4 +63,5 @@ pub use eval::Evaluator;
 pub use evalkeys::{EvaluationKeys, PublicKey, switching_key_bytes};
 pub use kernels::Backend;
 pub use params::{BOUNDS_128, Chain, ERROR_STD, Params, ParamsError, SecretDistribution, Security};
+pub use rates::Rates;
 pub use wire::{Artefact, CHECKSUM_BYTES, HEADER_BYTES, Kind, MAGIC, VERSION, WireError};

@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::buffer::Rows;
-use super::cipher::{Ciphertext, Degree, KeyId, SeededCiphertext};
+use super::cipher::{Ciphertext, Degree, KeyId, Meta, SeededCiphertext};
 use super::context::Context;
 use super::evalkeys::{EvaluationKeys, PublicKey, SwitchingKey};
 
@@ -356,6 +356,27 @@ fn read_level(ctx: &Context, r: &mut Reader<'_>) -> Result<usize> {
     Ok(level)
 }
 
+/// Bytes of an envelope around a payload.
+fn envelope_bytes(payload: usize) -> usize {
+    HEADER_BYTES + payload + CHECKSUM_BYTES
+}
+
+impl Ciphertext {
+    /// Bytes of the envelope of such a ciphertext.
+    #[must_use]
+    pub fn wire_bytes(ctx: &Context, meta: Meta) -> usize {
+        envelope_bytes(4 + meta.parts * ctx.n() * row_bytes(ctx, 0..meta.level + 1))
+    }
+}
+
+impl SeededCiphertext {
+    /// Bytes of the envelope of one at a level.
+    #[must_use]
+    pub fn wire_bytes(ctx: &Context, level: usize) -> usize {
+        envelope_bytes(34 + ctx.n() * row_bytes(ctx, 0..level + 1))
+    }
+}
+
 impl Artefact for Ciphertext {
     const KIND: Kind = Kind::Ciphertext;
 
@@ -469,10 +490,15 @@ fn read_key(ctx: &Context, r: &mut Reader<'_>) -> Result<SwitchingKey> {
 }
 
 impl EvaluationKeys {
-    /// Most payload bytes of a set with so many automorphisms.
-    #[cfg_attr(not(feature = "service"), allow(dead_code))]
-    pub(crate) fn limit_for(ctx: &Context, automorphisms: usize) -> usize {
-        3 + (automorphisms + 1) * (4 + key_bytes(ctx))
+    /// Payload bytes of a set for relinearization and so many automorphisms.
+    pub(crate) fn payload_bytes(ctx: &Context, automorphisms: usize) -> usize {
+        3 + key_bytes(ctx) + automorphisms * (4 + key_bytes(ctx))
+    }
+
+    /// Bytes of the envelope of such a set.
+    #[must_use]
+    pub fn wire_bytes(ctx: &Context, automorphisms: usize) -> usize {
+        envelope_bytes(Self::payload_bytes(ctx, automorphisms))
     }
 }
 

@@ -208,7 +208,7 @@ impl State {
         let pieces: [&[u8]; 3] = [&parameters, &digest, job.description().as_bytes()];
         write_frame(stream, FrameKind::Hello, &pieces, &self.limits).await?;
 
-        let keys = EvaluationKeys::limit_for(&ctx, job.automorphisms().len());
+        let keys = EvaluationKeys::payload_bytes(&ctx, job.automorphisms().len());
         let wanted = [
             (FrameKind::Known, 16),
             (FrameKind::Register, envelope(keys)),

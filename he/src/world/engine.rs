@@ -18,6 +18,10 @@ pub trait Engine: Send {
 
     /// The context.
     fn context(&self) -> &Arc<Context>;
+    /// What follows belongs to the phase `name` of a plan; engines that run do not keep books.
+    fn phase(&self, name: &str) {
+        let _ = name;
+    }
     /// Level, degree and parts.
     fn meta(&self, a: &Self::Ct) -> Meta;
     /// a + b.
@@ -176,7 +180,20 @@ pub struct Planned {
     pub counts: Counts,
     /// The automorphisms whose keys the circuit needs.
     pub automorphisms: BTreeSet<Automorphism>,
-    /// Levels consumed: the top less the lowest level reached.
+    /// Levels consumed: the fresh level less the lowest level reached.
+    pub levels: usize,
+    /// The same by phases, in their order; none where the world named none.
+    pub phases: Vec<Phase>,
+}
+
+/// A part of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Phase {
+    /// Its name.
+    pub name: String,
+    /// Operations.
+    pub counts: Counts,
+    /// Levels by which it went below what came before.
     pub levels: usize,
 }
 
@@ -184,20 +201,30 @@ pub struct Planned {
 #[derive(Clone)]
 pub struct Ledger {
     ctx: Arc<Context>,
+    fresh: usize,
     state: Arc<Mutex<Planned>>,
 }
 
 impl Ledger {
-    /// An empty ledger.
+    /// An empty ledger for fresh ciphertexts of the top level.
     #[must_use]
     pub fn new(ctx: Arc<Context>) -> Self {
-        Self { ctx, state: Arc::default() }
+        let fresh = ctx.top_level();
+        Self::from_level(ctx, fresh)
     }
 
-    /// What was planned so far.
+    /// An empty ledger for fresh ciphertexts of a level.
+    #[must_use]
+    pub fn from_level(ctx: Arc<Context>, fresh: usize) -> Self {
+        Self { ctx, fresh, state: Arc::default() }
+    }
+
+    /// What was planned so far; phases in which nothing happened are left out.
     #[must_use]
     pub fn planned(&self) -> Planned {
-        self.state().clone()
+        let mut planned = self.state().clone();
+        planned.phases.retain(|p| p.counts != Counts::default());
+        planned
     }
 
     fn state(&self) -> MutexGuard<'_, Planned> {
@@ -205,13 +232,21 @@ impl Ledger {
     }
 
     fn count(&self, counts: Counts) {
-        self.state().counts += counts;
+        let mut state = self.state();
+        state.counts += counts;
+        if let Some(phase) = state.phases.last_mut() {
+            phase.counts += counts;
+        }
     }
 
     fn reached(&self, meta: Meta) -> Meta {
-        let used = self.ctx.top_level() - meta.level;
+        let used = self.fresh.saturating_sub(meta.level);
         let mut state = self.state();
-        state.levels = state.levels.max(used);
+        let more = used.saturating_sub(state.levels);
+        state.levels += more;
+        if let Some(phase) = state.phases.last_mut() {
+            phase.levels += more;
+        }
         meta
     }
 
@@ -245,6 +280,11 @@ impl Engine for Ledger {
 
     fn context(&self) -> &Arc<Context> {
         &self.ctx
+    }
+
+    fn phase(&self, name: &str) {
+        let (counts, levels) = (Counts::default(), 0);
+        self.state().phases.push(Phase { name: name.into(), counts, levels });
     }
 
     fn meta(&self, a: &Meta) -> Meta {

@@ -20,7 +20,7 @@ mod tensor;
 mod tests;
 
 pub use clear::{Clear, Slots};
-pub use engine::{Engine, Ledger, Planned};
+pub use engine::{Engine, Ledger, Phase, Planned};
 pub use error::HeError;
 pub(crate) use function::value as function_value;
 pub use function::{Accuracy, Doubling};
@@ -51,13 +51,14 @@ pub struct PublicMatrix {
 pub struct Ckks<E: Engine> {
     engine: Arc<E>,
     accuracy: Accuracy,
+    layer: Option<usize>,
 }
 
 impl<E: Engine + Sync> Ckks<E> {
     /// A world over an engine.
     #[must_use]
     pub fn new(engine: Arc<E>, accuracy: Accuracy) -> Self {
-        Self { engine, accuracy }
+        Self { engine, accuracy, layer: None }
     }
 
     /// The engine.
@@ -439,5 +440,19 @@ impl<E: Engine + Sync> World for Ckks<E> {
             return Self::unsupported("divide_by_count under a mask", "a row sum");
         }
         self.scale(a, Num::of(1.0 / keys as f64), on)
+    }
+
+    /// The encoder names the halves of its layers in turn; here they get the layer's number. What
+    /// waits belongs to the phase that computes it.
+    fn phase(&mut self, name: &'static str) {
+        self.layer = match (name, self.layer) {
+            ("attention", layer) => Some(layer.map_or(0, |l| l + 1)),
+            ("mlp", layer) => layer,
+            _ => None,
+        };
+        match self.layer {
+            Some(layer) => self.engine.phase(&format!("layer {layer} {name}")),
+            None => self.engine.phase(name),
+        }
     }
 }

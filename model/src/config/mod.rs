@@ -31,7 +31,7 @@ mod raw;
 mod update;
 
 pub use error::ConfigError;
-pub use update::{Domains, update_domains, with_domains};
+pub use update::{Domains, depth, update_domains, with_domains};
 
 /// The version of the `undertone` block that this crate reads and writes.
 pub const BLOCK_VERSION: u64 = 1;

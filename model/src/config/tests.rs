@@ -143,7 +143,7 @@ fn domains_are_written_without_touching_the_rest() {
     let before = serde_json::to_vec(&vit()).unwrap();
     let model = Domains::from([("embedding".to_owned(), (-3.0, 3.0))]);
     let layers = vec![Domains::from([("scores".to_owned(), (0.1, 0.3))]); 2];
-    let after = with_domains(&before, &model, &layers).unwrap();
+    let after = with_domains(&before, &model, &layers, depth).unwrap();
     let config = Config::parse(&after, None).unwrap();
     assert_eq!(config.domains, model);
     assert!(config.layers.iter().zip(&layers).all(|(layer, domains)| layer.domains == *domains));
@@ -159,10 +159,10 @@ fn domains_are_written_without_touching_the_rest() {
     };
     assert_eq!(strip(&before), strip(&after));
 
-    let wrong = with_domains(&before, &model, &layers[..1]).unwrap_err();
+    let wrong = with_domains(&before, &model, &layers[..1], depth).unwrap_err();
     assert!(matches!(wrong, ConfigError::DomainLayers { found: 1, expected: 2 }));
     let nan = Domains::from([("s".to_owned(), (f64::NAN, 1.0))]);
-    assert!(matches!(with_domains(&before, &nan, &[]), Err(ConfigError::Domain { .. })));
+    assert!(matches!(with_domains(&before, &nan, &[], depth), Err(ConfigError::Domain { .. })));
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn domains_make_a_block_where_there_is_none() {
     let path = folder.path().join("config.json");
     std::fs::write(&path, serde_json::to_vec(&value).unwrap()).unwrap();
     let layers = [Domains::from([("scores".to_owned(), (-1.0, 1.0))])];
-    update_domains(folder.path(), &Domains::new(), &layers).unwrap();
+    update_domains(folder.path(), &Domains::new(), &layers, depth).unwrap();
     assert_eq!(Config::load(folder.path()).unwrap().layers[0].domains, layers[0]);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }

@@ -18,19 +18,35 @@ pub type Domains = BTreeMap<String, (f64, f64)>;
 /// `model` goes to `undertone.domains`, `layers[i]` to `undertone.layers[i].domains`; both
 /// replace what stood there. `layers` may be empty, which leaves the layers alone.
 ///
+/// `depth` parses a configuration and tells its layers: [`depth`], or that of another format.
+///
 /// # Errors
 /// The file must be a valid configuration before and after, and `layers` must be empty or have
 /// one entry a layer.
-pub fn with_domains(
+pub fn with_domains<E: From<ConfigError>>(
     json: &[u8],
     model: &Domains,
     layers: &[Domains],
-) -> Result<Vec<u8>, ConfigError> {
-    let config = Config::parse(json, None)?;
-    if !layers.is_empty() && layers.len() != config.depth() {
-        let (found, expected) = (layers.len(), config.depth());
-        return Err(ConfigError::DomainLayers { found, expected });
+    depth: impl Fn(&[u8]) -> Result<usize, E>,
+) -> Result<Vec<u8>, E> {
+    let expected = depth(json)?;
+    if !layers.is_empty() && layers.len() != expected {
+        return Err(ConfigError::DomainLayers { found: layers.len(), expected }.into());
     }
+    let bytes = put(json, model, layers)?;
+    depth(&bytes)?;
+    Ok(bytes)
+}
+
+/// The layers of a configuration of this crate.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn depth(json: &[u8]) -> Result<usize, ConfigError> {
+    Ok(Config::parse(json, None)?.depth())
+}
+
+fn put(json: &[u8], model: &Domains, layers: &[Domains]) -> Result<Vec<u8>, ConfigError> {
     for (site, &(lo, hi)) in layers.iter().chain([model]).flatten() {
         if !(lo.is_finite() && hi.is_finite() && lo <= hi) {
             return Err(ConfigError::Domain { site: site.clone(), lo, hi });
@@ -53,7 +69,6 @@ pub fn with_domains(
     }
     let mut bytes = serde_json::to_vec_pretty(&root).map_err(json_error)?;
     bytes.push(b'\n');
-    Config::parse(&bytes, None)?;
     Ok(bytes)
 }
 
@@ -62,13 +77,15 @@ pub fn with_domains(
 ///
 /// # Errors
 /// As [`with_domains`], and [`ConfigError::Write`].
-pub fn update_domains(
+pub fn update_domains<E: From<ConfigError>>(
     folder: &Path,
     model: &Domains,
     layers: &[Domains],
-) -> Result<(), ConfigError> {
+    depth: impl Fn(&[u8]) -> Result<usize, E>,
+) -> Result<(), E> {
     let path = folder.join("config.json");
-    let bytes = with_domains(&limits::read_bounded(&path, limits::CONFIG_BYTES)?, model, layers)?;
+    let json = limits::read_bounded(&path, limits::CONFIG_BYTES).map_err(ConfigError::from)?;
+    let bytes = with_domains(&json, model, layers, depth)?;
     let temporary = folder.join("config.json.new");
     let write = || -> std::io::Result<()> {
         let mut file = std::fs::File::create(&temporary)?;
@@ -76,7 +93,7 @@ pub fn update_domains(
         file.sync_all()?;
         std::fs::rename(&temporary, &path)
     };
-    write().map_err(|source| ConfigError::Write { path: path.clone(), source })
+    write().map_err(|source| ConfigError::Write { path: path.clone(), source }.into())
 }
 
 /// The value at `key`; an absent or null one, which parse alike, becomes the default.

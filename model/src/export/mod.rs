@@ -6,12 +6,12 @@
 
 use std::path::{Path, PathBuf};
 
-use undertone_core::fixed::{Absent, Fixed, Online, frac_for};
-use undertone_core::{Domains as _, Fault, Role, Shape, Site};
+use undertone_core::fixed::{Absent, Fixed, frac_for};
+use undertone_core::{Domains as _, Fault, Role, Site};
 
-use crate::build::{Model, Prepared};
-use crate::config::{Input, VitInput};
-use crate::fixed::{self, FixedModel, Plan, to_fixed};
+use crate::build::Prepared;
+use crate::config::VitInput;
+use crate::fixed::{self, FixedModel, Owned, Plan, Source, to_fixed};
 use crate::image::normalised;
 
 mod estimate;
@@ -25,7 +25,7 @@ pub use estimate::{Estimate, PICOJOULES_A_CYCLE, counted, estimate};
 pub use target::{Region, TARGETS, Target};
 
 /// The world whose operands are exported.
-type Host = Fixed<Absent, Vec<i16>>;
+type Host = Fixed<Absent, Owned>;
 
 /// The most examples whose results are compiled into the crate.
 pub const EMBEDDED: usize = 4;
@@ -44,9 +44,9 @@ pub struct Example {
 
 /// What to export.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+pub struct Request<'a, S> {
     /// The model, calibrated.
-    pub model: &'a Model,
+    pub model: &'a S,
     /// Its name: letters, digits, hyphens and underscores.
     pub name: &'a str,
     /// Where it is to run.
@@ -61,7 +61,7 @@ pub struct Request<'a> {
 /// Bytes that a model needs, and what they are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Figures {
-    /// Weights, position embeddings, norms: 16 bits each.
+    /// Weights, position embeddings, norms.
     pub weight_bytes: usize,
     /// Pixel tables, calibrated ranges, golden inputs and results.
     pub table_bytes: usize,
@@ -134,21 +134,20 @@ pub enum ExportError {
 /// # Errors
 /// [`ExportError::Memory`] and [`ExportError::Fault`].
 pub fn figures(
-    model: &Model,
+    model: &impl Source,
     target: &Target,
     embedded: usize,
 ) -> Result<(Figures, Plan), ExportError> {
-    let shape = model.input_shape(1, model.task_tokens());
-    let plan = fixed::plan(model, shape)?;
-    let encoder = model.prepare::<Host, Online>(&mut Fixed::ledger())?;
-    let weight_bytes = weights::collect(&encoder).bytes();
-    let sample = sample_len(model, shape);
-    let tables = model.config.vit().map_or(0, |vit| 512 * vit.channels);
+    let plan = fixed::plan(model, model.shape())?;
+    let encoder: Prepared<Host> = model.encoder(&mut Fixed::ledger())?;
+    let weight_bytes = weights::collect(&encoder).file.len();
+    let sample = sample_len(model);
+    let tables = model.vit().map_or(0, |vit| 512 * vit.channels);
     // A range is a site and two numbers of 16 bytes.
-    let ranges = 40 * model.calibration.iter().count();
+    let ranges = 40 * model.calibration().iter().count();
     let table_bytes = tables + ranges + embedded * (sample + 2 * plan.output.len());
     let (code_bytes, stack_bytes) = (target.code_bytes, target.stack_bytes);
-    let scratch_bytes = plan.scratch_bytes();
+    let scratch_bytes = plan.memory.bytes();
     let figures = Figures {
         weight_bytes,
         table_bytes,
@@ -174,25 +173,25 @@ pub fn figures(
 }
 
 /// Bytes of one input as the crate reads it: pixels, or 16-bit rows.
-fn sample_len(model: &Model, shape: Shape) -> usize {
-    model.config.vit().map_or(2 * shape.len(), VitInput::image_len)
+fn sample_len(model: &impl Source) -> usize {
+    model.vit().map_or(2 * model.shape().len(), VitInput::image_len)
 }
 
 /// Makes the crate of a model.
 ///
 /// # Errors
 /// [`ExportError`] says why not.
-pub fn export(request: &Request<'_>) -> Result<Export, ExportError> {
-    let Request { model, name, target, examples, .. } = *request;
+pub fn export<S: Source>(request: &Request<'_, S>) -> Result<Export, ExportError> {
+    let Request { model, name, target, examples, checkout } = *request;
     let crate_like = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if !name.starts_with(|c: char| c.is_ascii_alphabetic()) || !name.chars().all(crate_like) {
         return Err(ExportError::Name(name.to_owned()));
     }
     let (figures, plan) = figures(model, target, examples.len().min(EMBEDDED))?;
-    let encoder: Prepared<Host> = model.prepare::<Host, Online>(&mut Fixed::ledger())?;
+    let encoder: Prepared<Host> = model.encoder(&mut Fixed::ledger())?;
     let weights = weights::collect(&encoder);
-    let shape = model.input_shape(1, model.task_tokens());
-    let on = model.calibration.bound(Site::outside(Role::Input));
+    let shape = model.shape();
+    let on = model.calibration().bound(Site::outside(Role::Input));
     let range = on.range.ok_or(Fault::Uncalibrated(on.site))?;
     let frac = frac_for(range.ceil_log2());
 
@@ -209,12 +208,12 @@ pub fn export(request: &Request<'_>) -> Result<Export, ExportError> {
             }
         };
         fit("values", example.rows.len(), shape.len())?;
-        match &model.config.input {
-            Input::Vit(vit) => {
+        match model.vit() {
+            Some(vit) => {
                 fit("pixels", example.pixels.len(), vit.image_len())?;
                 inputs.extend_from_slice(&example.pixels);
             }
-            Input::Bert(_) => {
+            None => {
                 let clamp = |q: i64| q.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
                 let values = example.rows.iter().map(|&x| clamp(to_fixed(x, frac)));
                 inputs.extend(values.flat_map(i16::to_le_bytes));
@@ -224,24 +223,30 @@ pub fn export(request: &Request<'_>) -> Result<Export, ExportError> {
         output_frac = run.frac;
         golden.push(run.output.iter().map(|&x| to_fixed(x, run.frac) as i16).collect());
     }
-    let tables = match &model.config.input {
-        Input::Vit(vit) => normalised(vit)
+    let tables = match model.vit() {
+        Some(vit) => normalised(vit)
             .iter()
             .map(|table| {
                 let clamp = |q: i64| q.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
                 table.iter().map(|&x| clamp(to_fixed(x, frac))).collect()
             })
             .collect(),
-        Input::Bert(_) => Vec::new(),
+        None => Vec::new(),
     };
     let parts = source::Parts {
-        request,
+        name,
+        target,
+        checkout,
+        examples,
+        vit: model.vit(),
+        labels: model.labels(),
+        calibration: model.calibration(),
         figures: &figures,
         plan: &plan,
         encoder: &encoder,
         weights: &weights,
         input: shape,
-        sample: sample_len(model, shape),
+        sample: sample_len(model),
         tables,
         golden,
         inputs,

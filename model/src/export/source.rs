@@ -1,21 +1,30 @@
 //! The text of an exported crate.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use undertone_core::attention::{Kind, Variant};
 use undertone_core::encoder::{Activation, Groups, Layer, Norm, NormPosition, Pooling};
-use undertone_core::fixed::Operand;
+use undertone_core::fixed::{Operand, Weight};
 use undertone_core::{Num, Shape, Site};
 
-use super::weights::Weights;
-use super::{EMBEDDED, Figures, Host, Request};
+use super::target::Target;
+use super::weights::{Values, Weights};
+use super::{EMBEDDED, Example, Figures, Host};
 use crate::build::Prepared;
-use crate::fixed::Plan;
+use crate::config::VitInput;
+use crate::domains::Calibration;
+use crate::fixed::{Owned, Plan};
 
 /// Everything that the files are made from.
 pub(super) struct Parts<'a> {
-    pub(super) request: &'a Request<'a>,
+    pub(super) name: &'a str,
+    pub(super) target: &'a Target,
+    pub(super) checkout: &'a Path,
+    pub(super) examples: &'a [Example],
+    pub(super) vit: Option<&'a VitInput>,
+    pub(super) labels: &'a [String],
+    pub(super) calibration: &'a Calibration,
     pub(super) figures: &'a Figures,
     pub(super) plan: &'a Plan,
     pub(super) encoder: &'a Prepared<Host>,
@@ -38,8 +47,8 @@ pub(super) fn files(p: &Parts<'_>) -> Vec<(PathBuf, Vec<u8>)> {
     let text: Vec<(&str, String)> = vec![
         ("Cargo.toml", manifest(p)),
         ("build.rs", BUILD.to_owned()),
-        ("memory.x", p.request.target.memory_x()),
-        (".cargo/config.toml", p.request.target.cargo_config()),
+        ("memory.x", p.target.memory_x()),
+        (".cargo/config.toml", p.target.cargo_config()),
         (".gitignore", "/target\n".to_owned()),
         ("README.md", readme(p)),
         ("src/lib.rs", library(p)),
@@ -52,21 +61,21 @@ pub(super) fn files(p: &Parts<'_>) -> Vec<(PathBuf, Vec<u8>)> {
     ];
     let mut files: Vec<(PathBuf, Vec<u8>)> =
         text.into_iter().map(|(path, text)| (path.into(), text.into_bytes())).collect();
-    files.push(("src/weights.bin".into(), p.weights.file()));
+    files.push(("src/weights.bin".into(), p.weights.file.clone()));
     files.push(("src/golden.bin".into(), p.inputs[..embedded].to_vec()));
     files.push(("inputs.bin".into(), p.inputs.clone()));
     files
 }
 
 fn krate(p: &Parts<'_>) -> String {
-    p.request.name.replace('-', "_")
+    p.name.replace('-', "_")
 }
 
 fn figures(p: &Parts<'_>) -> String {
-    let target = p.request.target;
+    let target = p.target;
     let value = serde_json::json!({
         "version": 1,
-        "model": p.request.name,
+        "model": p.name,
         "target": target.name,
         "core": target.core,
         "flash_available_bytes": target.flash.bytes,
@@ -78,7 +87,7 @@ fn figures(p: &Parts<'_>) -> String {
 }
 
 fn manifest(p: &Parts<'_>) -> String {
-    let at = |folder: &str| p.request.checkout.join(folder).display().to_string();
+    let at = |folder: &str| p.checkout.join(folder).display().to_string();
     format!(
         r#"[package]
 name = "{name}"
@@ -106,8 +115,8 @@ codegen-units = 1
 panic = "abort"
 debug = false
 "#,
-        name = p.request.name,
-        target = p.request.target,
+        name = p.name,
+        target = p.target,
         core = at("no_std"),
         board = at("firmware/board"),
     )
@@ -123,9 +132,9 @@ fn main() {
 "#;
 
 fn library(p: &Parts<'_>) -> String {
-    let labels = p.request.model.config.labels.as_deref().unwrap_or_default();
+    let labels = p.labels;
     let f = p.figures;
-    let pixels = match p.request.model.config.vit() {
+    let pixels = match p.vit {
         Some(vit) => format!(
             "/// How pixels become the encoder's input.\nstatic PIXELS: Pixels<'static> = Pixels {{ side: {}, patch: {}, class_token: {}, tables: &TABLES }};\n\
              static TABLES: [[i16; 256]; {}] = {:?};\n",
@@ -137,7 +146,7 @@ fn library(p: &Parts<'_>) -> String {
         ),
         None => String::new(),
     };
-    let (use_pixels, what, at) = match p.request.model.config.vit() {
+    let (use_pixels, what, at) = match p.vit {
         Some(_) => (
             "use undertone_core::fixed::pixels::Pixels;\n",
             "the 8-bit pixels of an image, line by line, the channels of a pixel side by side",
@@ -161,13 +170,11 @@ fn library(p: &Parts<'_>) -> String {
 mod encoder;
 
 use encoder::{{ENCODER, RANGES}};
-{use_pixels}use undertone_core::fixed::{{Fixed, Inline, Online}};
+{use_pixels}use undertone_core::fixed::{{Fixed, Flash, Inline, Needed, Online}};
 use undertone_core::{{Domains as _, Fault, Mask, Role, Shape, Site}};
 
-/// Activations held at once: 16-bit numbers. Exactly what the model needs.
-pub const TENSORS: usize = {tensors};
-/// Wide accumulators of attention.
-pub const WIDE: usize = {wide};
+/// Activations held at once, wide accumulators and words of signs: exactly what the model needs.
+pub const SCRATCH: Needed = Needed {{ tensors: {tensors}, wide: {wide}, words: {words} }};
 /// Bytes of an input: {what}.
 pub const SAMPLE: usize = {sample};
 /// Logits.
@@ -177,7 +184,8 @@ pub const OUTPUT_FRAC: i16 = {output_frac};
 /// The names of the classes.
 pub static LABELS: [&str; {classes}] = {labels:?};
 
-pub(crate) type World = Fixed<Inline<TENSORS, WIDE>, &'static [i16]>;
+pub(crate) type World =
+    Fixed<Inline<{{ SCRATCH.tensors }}, {{ SCRATCH.wide }}, {{ SCRATCH.words }}>, Flash>;
 const INPUT: Shape = Shape::new({batch}, {rows}, {cols});
 {pixels}
 /// The model with its scratch: keep it in a static.
@@ -217,9 +225,9 @@ impl Model {{
         self.world.saturated()
     }}
 
-    /// Activations and accumulators that runs have needed: [`TENSORS`] and [`WIDE`].
+    /// The scratch that runs have needed: [`SCRATCH`].
     #[must_use]
-    pub const fn needed(&self) -> (usize, usize) {{
+    pub const fn needed(&self) -> Needed {{
         self.world.needed()
     }}
 }}
@@ -236,8 +244,8 @@ pub fn class(logits: &[i16; OUTPUTS]) -> usize {{
     best
 }}
 "#,
-        name = p.request.name,
-        target = p.request.target,
+        name = p.name,
+        target = p.target,
         flash = f.flash_bytes,
         weights = f.weight_bytes,
         tables = f.table_bytes,
@@ -246,8 +254,9 @@ pub fn class(logits: &[i16; OUTPUTS]) -> usize {{
         scratch = f.scratch_bytes,
         stack = f.stack_bytes,
         sample = p.sample,
-        tensors = p.plan.tensors,
-        wide = p.plan.wide,
+        tensors = p.plan.memory.tensors,
+        wide = p.plan.memory.wide,
+        words = p.plan.memory.words,
         outputs = p.plan.output.len(),
         columns = p.plan.output.cols,
         output_frac = p.output_frac,
@@ -265,7 +274,7 @@ fn encoder(p: &Parts<'_>) -> String {
 
 use undertone_core::attention::{Kind, Variant};
 use undertone_core::encoder::{Activation, Encoder, Group, Groups, Layer, Norm, NormPosition, Pooling};
-use undertone_core::fixed::Operand;
+use undertone_core::fixed::{Block, Flash, Operand, Quad, Weight};
 use undertone_core::{Function, Num, Range, Ranges, Role, Shape, Site};
 
 use crate::World;
@@ -274,9 +283,11 @@ use crate::World;
 #[repr(C, align(4))]
 struct Words<const N: usize>([i16; N]);
 
-/// The words from a byte of the file on, read when the crate is compiled.
+// Read when the crate is compiled.
+const FILE: &[u8] = include_bytes!("weights.bin");
+
+/// The words from a byte of the file on.
 const fn words<const N: usize>(at: usize) -> Words<N> {
-    const FILE: &[u8] = include_bytes!("weights.bin");
     let mut out = [0; N];
     let mut i = 0;
     while i < N {
@@ -286,19 +297,59 @@ const fn words<const N: usize>(at: usize) -> Words<N> {
     Words(out)
 }
 
+/// Signs, 32 to a word.
+#[allow(unused)]
+const fn signs<const N: usize>(at: usize) -> [u32; N] {
+    let mut out = [0; N];
+    let mut i = 0;
+    while i < N {
+        let b = at + 4 * i;
+        out[i] = u32::from_le_bytes([FILE[b], FILE[b + 1], FILE[b + 2], FILE[b + 3]]);
+        i += 1;
+    }
+    out
+}
+
+/// Bytes, four rows side by side.
+#[allow(unused)]
+const fn blocks<const N: usize>(at: usize) -> [Block; N] {
+    let mut out = [Block([Quad([0; 4]); 4]); N];
+    let mut i = 0;
+    while i < 16 * N {
+        out[i / 16].0[i / 4 % 4].0[i % 4] = FILE[at + i] as i8;
+        i += 1;
+    }
+    out
+}
+
+#[allow(unused)]
+const fn halves(values: &'static [i16]) -> Weight<Flash> {
+    Weight::Halves(values)
+}
+
+#[allow(unused)]
+const fn in_bytes(blocks: &'static [Block], scale: &'static [i16]) -> Weight<Flash> {
+    Weight::Bytes { blocks, scale }
+}
+
+#[allow(unused)]
+const fn in_signs(words: &'static [u32], scale: &'static [i16], of_signs: bool) -> Weight<Flash> {
+    Weight::Signs { words, scale, of_signs }
+}
+
 #[allow(unused)]
 const fn linear(
     inputs: usize,
     outputs: usize,
-    weight: &'static [i16],
+    weight: Weight<Flash>,
     frac: i16,
     bias: Option<(&'static [i16], i16)>,
-) -> Operand<&'static [i16]> {
+) -> Operand<Flash> {
     Operand::Linear { inputs, outputs, weight, frac, bias }
 }
 
 #[allow(unused)]
-const fn vector(shape: Shape, values: &'static [i16], frac: i16) -> Operand<&'static [i16]> {
+const fn vector(shape: Shape, values: &'static [i16], frac: i16) -> Operand<Flash> {
     Operand::Vector { shape, values, frac }
 }
 
@@ -318,9 +369,14 @@ const fn range(lo: Num, hi: Num) -> Range {
     );
     for array in &p.weights.arrays {
         let n = array.values.len();
-        _ = writeln!(out, "static {}: Words<{n}> = words({});", array.name, array.at);
+        let (kind, read) = match array.values {
+            Values::Halves(_) => (format!("Words<{n}>"), "words"),
+            Values::Words(_) => (format!("[u32; {n}]"), "signs"),
+            Values::Blocks(_) => (format!("[Block; {n}]"), "blocks"),
+        };
+        _ = writeln!(out, "static {}: {kind} = {read}({});", array.name, array.at);
     }
-    let calibration = &p.request.model.calibration;
+    let calibration = p.calibration;
     _ = writeln!(out, "\n/// The calibrated ranges, in order of their sites.");
     _ = writeln!(out, "pub(crate) static RANGES: Ranges<'static> = Ranges(&[");
     for (site, (lo, hi)) in calibration.iter() {
@@ -371,14 +427,21 @@ fn site(site: Site) -> String {
     format!("Site {{ layer: {layer}, group: {}, role: Role::{:?} }}", site.group, site.role)
 }
 
-fn operand(name: &str, operand: &Operand<Vec<i16>>) -> String {
+fn operand(name: &str, operand: &Operand<Owned>) -> String {
     match operand {
-        Operand::Linear { inputs, outputs, frac, bias, .. } => {
+        Operand::Linear { inputs, outputs, weight, frac, bias } => {
+            let weight = match weight {
+                Weight::Halves(_) => format!("halves(&{name}.0)"),
+                Weight::Bytes { .. } => format!("in_bytes(&{name}, &{name}_SCALE.0)"),
+                Weight::Signs { of_signs, .. } => {
+                    format!("in_signs(&{name}, &{name}_SCALE.0, {of_signs})")
+                }
+            };
             let bias = match bias {
                 Some((_, frac)) => format!("Some((&{name}_BIAS.0, {frac}))"),
                 None => "None".to_owned(),
             };
-            format!("linear({inputs}, {outputs}, &{name}.0, {frac}, {bias})")
+            format!("linear({inputs}, {outputs}, {weight}, {frac}, {bias})")
         }
         Operand::Vector { shape, frac, .. } => {
             let Shape { batch, rows, cols } = shape;
@@ -443,11 +506,15 @@ fn layer(i: usize, layer: &Layer<Host>) -> String {
     ] {
         _ = writeln!(out, "            {field}: {},", operand(&name(part), operand_));
     }
-    let down = match &layer.down {
-        Some(down) => format!("Some({})", operand(&name("DOWN"), down)),
-        None => "None".to_owned(),
-    };
-    _ = writeln!(out, "            down: {down},");
+    for (field, part, maybe) in
+        [("down", "DOWN", &layer.down), ("context_scale", "CONTEXT_SCALE", &layer.context_scale)]
+    {
+        let text = match maybe {
+            Some(some) => format!("Some({})", operand(&name(part), some)),
+            None => "None".to_owned(),
+        };
+        _ = writeln!(out, "            {field}: {text},");
+    }
     _ = writeln!(out, "            norm1: {},", norm(&name("NORM1"), &layer.norm1));
     _ = writeln!(out, "            norm2: {},", norm(&name("NORM2"), &layer.norm2));
     let activation = match &layer.activation {
@@ -472,7 +539,7 @@ fn layer(i: usize, layer: &Layer<Host>) -> String {
 
 fn golden(p: &Parts<'_>) -> String {
     let n = p.golden.len().min(EMBEDDED);
-    let names: Vec<&str> = p.request.examples.iter().take(n).map(|e| e.name.as_str()).collect();
+    let names: Vec<&str> = p.examples.iter().take(n).map(|e| e.name.as_str()).collect();
     let outputs = p.plan.output.len();
     format!(
         "//! Inputs and the logits that a host's fixed-point world gives for them.\n\n\
@@ -509,7 +576,7 @@ const MAIN: &str = r#"//! Runs the golden examples and compares their logits wit
 
 mod golden;
 
-use CRATE::{LABELS, Model, SAMPLE, TENSORS, WIDE, class};
+use CRATE::{LABELS, Model, SAMPLE, SCRATCH, class};
 use undertone_board::{Place, exit, instructions, print, print_number, print_signed, stack};
 
 static MODEL: Place<Model> = Place::new(Model::new());
@@ -558,12 +625,11 @@ fn run() {
     if let Some(n) = painted {
         figure("stack_bytes", n as u64);
     }
-    let (tensors, wide) = model.needed();
-    figure("scratch_bytes", (2 * tensors + 8 * wide) as u64);
+    figure("scratch_bytes", model.needed().bytes() as u64);
     figure("saturated", saturated);
     figure("examples", golden::EXAMPLES as u64);
     figure("equal", equal);
-    if equal != golden::EXAMPLES as u64 || (equal > 0 && (tensors, wide) != (TENSORS, WIDE)) {
+    if equal != golden::EXAMPLES as u64 || (equal > 0 && model.needed() != SCRATCH) {
         exit(1);
     }
 }
@@ -602,7 +668,7 @@ undertone_board::main!(run);
 "#;
 
 fn readme(p: &Parts<'_>) -> String {
-    let (f, t) = (p.figures, p.request.target);
+    let (f, t) = (p.figures, p.target);
     format!(
         "# {name}\n\nIn 16-bit fixed point for {t}, written by `undertone export`.\n\n\
          ```sh\nrustup target add {triple}\ncargo run --release                  # the golden examples, under QEMU\n\
@@ -616,7 +682,7 @@ fn readme(p: &Parts<'_>) -> String {
          instructions and the painted stack.\n\n\
          On a chip: put its memory into `memory.x`; `src/lib.rs` needs no board support, \
          `src/main.rs` speaks through semihosting.\n",
-        name = p.request.name,
+        name = p.name,
         triple = t.triple,
         weights = f.weight_bytes,
         tables = f.table_bytes,

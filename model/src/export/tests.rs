@@ -43,9 +43,9 @@ fn a_model_that_fits_is_exported_with_its_exact_scratch() {
     };
     let export = export(&request).unwrap();
     let plan = fixed::plan(&model, model.input_shape(1, model.task_tokens())).unwrap();
-    assert_eq!(export.figures.scratch_bytes, plan.scratch_bytes());
+    assert_eq!(export.figures.scratch_bytes, plan.memory.bytes());
     let library = text(&export, "src/lib.rs");
-    assert!(library.contains(&format!("TENSORS: usize = {};", plan.tensors)), "{library}");
+    assert!(library.contains(&format!("tensors: {},", plan.memory.tensors)), "{library}");
     assert_eq!(text(&export, "expected.txt").lines().count(), 6);
     assert!(text(&export, "src/golden.rs").contains("EXAMPLES: usize = 4;"));
     // 16 bits a parameter, but for padding and the folded class token.

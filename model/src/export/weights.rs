@@ -1,11 +1,43 @@
-//! The operands of an encoder in one file: 16-bit little-endian numbers, each operand on a multiple
-//! of four bytes.
+//! The operands of an encoder in one file, little-endian, each on a multiple of four bytes.
 
 use undertone_core::encoder::{Activation, Norm};
-use undertone_core::fixed::Operand;
+use undertone_core::fixed::{Block, Operand, Weight};
 
 use super::Host;
 use crate::build::Prepared;
+use crate::fixed::Owned;
+
+/// The values of an array.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Values {
+    /// 16-bit numbers.
+    Halves(Vec<i16>),
+    /// Words of signs.
+    Words(Vec<u32>),
+    /// Bytes of four rows side by side.
+    Blocks(Vec<Block>),
+}
+
+impl Values {
+    /// How many elements.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Halves(values) => values.len(),
+            Self::Words(words) => words.len(),
+            Self::Blocks(blocks) => blocks.len(),
+        }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Halves(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Self::Words(words) => words.iter().flat_map(|w| w.to_le_bytes()).collect(),
+            Self::Blocks(blocks) => {
+                blocks.iter().flat_map(|b| b.0).flat_map(|quad| quad.0).map(|x| x as u8).collect()
+            }
+        }
+    }
+}
 
 /// One array of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,7 +45,7 @@ pub(super) struct Array {
     /// The static that holds it.
     pub(super) name: String,
     /// Its values.
-    pub(super) values: Vec<i16>,
+    pub(super) values: Values,
     /// Its first byte in the file.
     pub(super) at: usize,
 }
@@ -22,23 +54,47 @@ pub(super) struct Array {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Weights {
     pub(super) arrays: Vec<Array>,
+    /// Whole words.
+    pub(super) file: Vec<u8>,
 }
 
 impl Weights {
-    fn add(&mut self, name: String, values: &[i16]) {
-        let at = self.bytes();
-        self.arrays.push(Array { name, values: values.to_vec(), at });
+    fn add(&mut self, name: String, values: Values) {
+        let at = self.file.len();
+        self.file.extend(values.bytes());
+        self.file.resize(self.file.len().next_multiple_of(4), 0);
+        self.arrays.push(Array { name, values, at });
     }
 
-    fn operand(&mut self, name: &str, operand: &Operand<Vec<i16>>) {
+    fn halves(&mut self, name: String, values: &[i16]) {
+        self.add(name, Values::Halves(values.to_vec()));
+    }
+
+    fn operand(&mut self, name: &str, operand: &Operand<Owned>) {
         match operand {
             Operand::Linear { weight, bias, .. } => {
-                self.add(name.to_owned(), weight);
+                let scale = match weight {
+                    Weight::Halves(values) => {
+                        self.halves(name.to_owned(), values);
+                        None
+                    }
+                    Weight::Bytes { blocks, scale } => {
+                        self.add(name.to_owned(), Values::Blocks(blocks.clone()));
+                        Some(scale)
+                    }
+                    Weight::Signs { words, scale, .. } => {
+                        self.add(name.to_owned(), Values::Words(words.clone()));
+                        Some(scale)
+                    }
+                };
+                if let Some(scale) = scale {
+                    self.halves(format!("{name}_SCALE"), scale);
+                }
                 if let Some((bias, _)) = bias {
-                    self.add(format!("{name}_BIAS"), bias);
+                    self.halves(format!("{name}_BIAS"), bias);
                 }
             }
-            Operand::Vector { values, .. } => self.add(name.to_owned(), values),
+            Operand::Vector { values, .. } => self.halves(name.to_owned(), values),
         }
     }
 
@@ -46,22 +102,6 @@ impl Weights {
         let (Norm::Layer { gain, bias, .. } | Norm::Affine { gain, bias }) = norm;
         self.operand(&format!("{name}_GAIN"), gain);
         self.operand(&format!("{name}_BIAS"), bias);
-    }
-
-    /// Bytes of the file.
-    pub(super) fn bytes(&self) -> usize {
-        self.arrays.last().map_or(0, |a| (a.at + 2 * a.values.len()).next_multiple_of(4))
-    }
-
-    /// The file.
-    pub(super) fn file(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.bytes());
-        for array in &self.arrays {
-            out.resize(array.at, 0);
-            out.extend(array.values.iter().flat_map(|v| v.to_le_bytes()));
-        }
-        out.resize(self.bytes(), 0);
-        out
     }
 }
 
@@ -89,6 +129,9 @@ pub(super) fn collect(encoder: &Prepared<Host>) -> Weights {
         }
         if let Some(down) = &layer.down {
             w.operand(&format!("L{i}_DOWN"), down);
+        }
+        if let Some(scale) = &layer.context_scale {
+            w.operand(&format!("L{i}_CONTEXT_SCALE"), scale);
         }
         w.norm(&format!("L{i}_NORM1"), &layer.norm1);
         w.norm(&format!("L{i}_NORM2"), &layer.norm2);

@@ -55,6 +55,14 @@ pub enum Kind {
     ReluSquared,
     /// The mean of the values: the control that attends to nothing.
     Uniform,
+    /// BiViT's attention on signs (arXiv 2211.07091): the values' signs of the keys whose signs lie
+    /// within `margin` of the nearest key's distance. Worlds on bits alone.
+    Bivit {
+        /// How much farther than the nearest a key may be.
+        margin: u32,
+        /// Whether the chosen values are averaged, or added up as published.
+        mean: bool,
+    },
 }
 
 impl Kind {
@@ -69,6 +77,7 @@ impl Kind {
             Self::TwoQuad { .. } => "two_quad",
             Self::ReluSquared => "relu_squared",
             Self::Uniform => "uniform",
+            Self::Bivit { .. } => "bivit",
         }
     }
 

@@ -34,14 +34,15 @@ pub const fn margin(dim: usize) -> u32 {
 
 /// The attended keys of one query: writes `distances` (one per key) and the mask
 /// h_j ≤ h_min + `margin` (`⌈keys/BITS⌉` words), and returns how many keys it holds (≥ 1).
+/// Distances are bytes, or words where that is what there is.
 ///
 /// # Errors
 /// [`BitFault`] where widths or buffers disagree, without keys, or above [`MOST_BYTE_DIM`] columns.
-pub fn attended<W: Word>(
+pub fn attended<W: Word, D: Copy + From<u8> + Into<u32>>(
     query: &[W],
     keys: BitRows<'_, W>,
     margin: u32,
-    distances: &mut [u8],
+    distances: &mut [D],
     mask: &mut [W],
 ) -> Result<u32, BitFault> {
     const OP: &str = "attended keys";
@@ -52,15 +53,16 @@ pub fn attended<W: Word>(
     fault::size(OP, "the words of the mask", words_for::<W>(keys.rows()), mask.len())?;
     let mut least = u8::MAX;
     for (j, d) in distances.iter_mut().enumerate() {
-        *d = hamming(query, keys.row(j)) as u8;
-        least = least.min(*d);
+        let distance = hamming(query, keys.row(j)) as u8;
+        *d = distance.into();
+        least = least.min(distance);
     }
     let most = u32::from(least) + margin;
     let mut count = 0;
     for (block, word) in distances.chunks(W::BITS).zip(mask) {
         *word = W::ZERO;
         for (j, &d) in block.iter().enumerate() {
-            if u32::from(d) <= most {
+            if d.into() <= most {
                 *word = *word | W::ONE << j as u32;
             }
         }

@@ -60,8 +60,16 @@ impl<'a> Rows<'a> {
         }
     }
 
+    pub(super) const fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(super) const fn cols(&self) -> usize {
+        self.cols
+    }
+
     #[inline]
-    fn row(&self, i: usize) -> &'a [i16] {
+    pub(super) fn row(&self, i: usize) -> &'a [i16] {
         let start = i * self.stride;
         self.data.get(start..start + self.cols).unwrap_or_default()
     }

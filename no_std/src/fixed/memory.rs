@@ -2,7 +2,9 @@
 
 use super::requant::{Narrow, mul_shift};
 use crate::{Fault, Shape};
+use core::fmt::Debug;
 use core::ops::Range;
+use undertone_dsp::Block;
 
 /// Fraction bits that formats may have.
 pub(super) const FRACTIONS: core::ops::RangeInclusive<i16> = -16..=24;
@@ -12,9 +14,55 @@ pub trait Memory: Send {
     /// Whether values are there.
     const REAL: bool;
     /// Tensor elements; empty in a plan.
-    fn tensors(&mut self) -> &mut [i16];
-    /// Tensor elements and, beside them, the wide accumulators of the attention kernels.
-    fn both(&mut self) -> (&mut [i16], &mut [i64]);
+    fn tensors(&mut self) -> &mut [i16] {
+        self.all().tensors
+    }
+    /// Everything.
+    fn all(&mut self) -> Buffers<'_>;
+}
+
+/// What a memory holds; all empty in a plan.
+#[derive(Debug, Default)]
+pub struct Buffers<'m> {
+    /// Tensor elements.
+    pub tensors: &'m mut [i16],
+    /// Wide accumulators of the attention kernels.
+    pub wide: &'m mut [i64],
+    /// Packed signs and what is counted on them.
+    pub words: &'m mut [u32],
+}
+
+/// How much memory a run takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needed {
+    /// Tensor elements, 2 bytes each.
+    pub tensors: usize,
+    /// Wide accumulators, 8 bytes each.
+    pub wide: usize,
+    /// Words of signs, 4 bytes each.
+    pub words: usize,
+}
+
+impl Needed {
+    /// All of it.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        2 * self.tensors + 8 * self.wide + 4 * self.words
+    }
+}
+
+/// How prepared operands are stored: in [`Flash`], or in memory that a host owns.
+pub trait Storage: Clone + Debug + Send + Sync + 'static {
+    /// An array.
+    type Of<T: Copy + Debug + Send + Sync + 'static>: AsRef<[T]> + Clone + Debug + Send + Sync;
+}
+
+/// Operands that are constants of the program.
+#[derive(Clone, Copy, Debug)]
+pub struct Flash;
+
+impl Storage for Flash {
+    type Of<T: Copy + Debug + Send + Sync + 'static> = &'static [T];
 }
 
 /// Memory provided by the caller. [`Fixed::needed`](super::Fixed::needed) of a plan tells how much.
@@ -24,37 +72,34 @@ pub struct Arena<'m> {
     pub tensors: &'m mut [i16],
     /// Accumulators: one for each column of a head.
     pub wide: &'m mut [i64],
+    /// Words of signs.
+    pub words: &'m mut [u32],
 }
 
 impl Memory for Arena<'_> {
     const REAL: bool = true;
-    fn tensors(&mut self) -> &mut [i16] {
-        self.tensors
-    }
-    fn both(&mut self) -> (&mut [i16], &mut [i64]) {
-        (self.tensors, self.wide)
+    fn all(&mut self) -> Buffers<'_> {
+        Buffers { tensors: self.tensors, wide: self.wide, words: self.words }
     }
 }
 
 /// Memory of a size known when the program is compiled: a world in it can be a static.
 #[derive(Clone, Debug)]
-pub struct Inline<const T: usize, const W: usize> {
+pub struct Inline<const T: usize, const W: usize, const S: usize> {
     tensors: [i16; T],
     wide: [i64; W],
+    words: [u32; S],
 }
 
-impl<const T: usize, const W: usize> Inline<T, W> {
+impl<const T: usize, const W: usize, const S: usize> Inline<T, W, S> {
     /// All zero.
-    pub const EMPTY: Self = Self { tensors: [0; T], wide: [0; W] };
+    pub const EMPTY: Self = Self { tensors: [0; T], wide: [0; W], words: [0; S] };
 }
 
-impl<const T: usize, const W: usize> Memory for Inline<T, W> {
+impl<const T: usize, const W: usize, const S: usize> Memory for Inline<T, W, S> {
     const REAL: bool = true;
-    fn tensors(&mut self) -> &mut [i16] {
-        &mut self.tensors
-    }
-    fn both(&mut self) -> (&mut [i16], &mut [i64]) {
-        (&mut self.tensors, &mut self.wide)
+    fn all(&mut self) -> Buffers<'_> {
+        Buffers { tensors: &mut self.tensors, wide: &mut self.wide, words: &mut self.words }
     }
 }
 
@@ -64,11 +109,8 @@ pub struct Absent;
 
 impl Memory for Absent {
     const REAL: bool = false;
-    fn tensors(&mut self) -> &mut [i16] {
-        &mut []
-    }
-    fn both(&mut self) -> (&mut [i16], &mut [i64]) {
-        (&mut [], &mut [])
+    fn all(&mut self) -> Buffers<'_> {
+        Buffers::default()
     }
 }
 
@@ -130,30 +172,53 @@ impl Tensor {
     }
 }
 
-/// A prepared public operand: 16-bit values with a binary point.
+/// A prepared public operand.
 #[derive(Clone, Debug)]
-pub enum Operand<S> {
+pub enum Operand<S: Storage> {
     /// A linear weight.
     Linear {
         /// Number of inputs.
         inputs: usize,
         /// Number of outputs.
         outputs: usize,
-        /// Row-major [outputs, inputs].
-        weight: S,
-        /// Fraction bits of the weight.
+        /// The matrix [outputs, inputs].
+        weight: Weight<S>,
+        /// Fraction bits of the weight, or of the scales of its rows.
         frac: i16,
         /// Bias `[outputs]` and its fraction bits.
-        bias: Option<(S, i16)>,
+        bias: Option<(S::Of<i16>, i16)>,
     },
     /// A tensor that broadcasts.
     Vector {
         /// Its shape.
         shape: Shape,
         /// Its values.
-        values: S,
+        values: S::Of<i16>,
         /// Their fraction bits.
         frac: i16,
+    },
+}
+
+/// A weight matrix, a row an output.
+#[derive(Clone, Debug)]
+pub enum Weight<S: Storage> {
+    /// 16-bit values, row after row.
+    Halves(S::Of<i16>),
+    /// Bytes in blocks of four rows ([`bytes::pack`](super::bytes::pack)), and a scale a row.
+    Bytes {
+        /// The blocks.
+        blocks: S::Of<Block>,
+        /// The scales `[outputs]`.
+        scale: S::Of<i16>,
+    },
+    /// Signs, least bit first, each row from a word on (1 is +1), and a scale a row.
+    Signs {
+        /// The words.
+        words: S::Of<u32>,
+        /// The scales `[outputs]`.
+        scale: S::Of<i16>,
+        /// Whether the product reads the signs of its input too.
+        of_signs: bool,
     },
 }
 
@@ -227,7 +292,7 @@ pub(super) const fn growth(n: usize) -> i16 {
     (usize::BITS - n.saturating_sub(1).leading_zeros()) as i16
 }
 
-pub(super) fn vector<'p, S: AsRef<[i16]>>(
+pub(super) fn vector<'p, S: Storage>(
     op: &'static str,
     p: &'p Operand<S>,
 ) -> Result<(Shape, &'p [i16], i16), Fault> {

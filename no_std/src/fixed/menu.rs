@@ -3,9 +3,10 @@
 use super::attention::{Denominator, Formats, Head, Linear, Power, Rows, Uniform};
 use super::attention::{Mask as KeyMask, Saturations, Weight, scratch_len, softmax, weighted};
 use super::math::LOG2_E_Q62;
-use super::memory::{Layout, Memory, Tensor, frac_for, vector};
+use super::memory::{Buffers, Layout, Memory, Storage, Tensor, frac_for, vector};
 use super::norm::{LayerNorm, affine};
 use super::requant::{Bias, Requant};
+use super::signs;
 use super::world::Fixed;
 use crate::attention::{Context, Heads, Kind, Variant};
 use crate::encoder::{Activation, Norm};
@@ -20,7 +21,7 @@ const SCORE_FRAC: u32 = 10;
 #[derive(Clone, Copy, Debug)]
 pub struct Online;
 
-impl<M: Memory, S: AsRef<[i16]> + Sync> Menu<Fixed<M, S>> for Online {
+impl<M: Memory, S: Storage> Menu<Fixed<M, S>> for Online {
     fn check(kind: &Kind) -> Result<(), Fault> {
         kind.check()
     }
@@ -40,6 +41,7 @@ impl<M: Memory, S: AsRef<[i16]> + Sync> Menu<Fixed<M, S>> for Online {
             // Linear in the tokens: worth the two products.
             Kind::Scaling if at.mask.is_none() => return Full::attend(w, kind, x, at),
             Kind::Uniform if at.mask.is_none() => return Full::attend(w, kind, x, at),
+            Kind::Bivit { margin, mean } => return on_signs(w, margin, mean, &x, at),
             _ => kind_plan(kind, keys, at)?,
         };
         fused(w, &plan, &x, at)
@@ -185,6 +187,9 @@ fn kind_plan(kind: &Kind, keys: usize, at: &Context<'_>) -> Result<Plan, Fault> 
             let denominator = Denominator::Count { weight_frac: formats.weight };
             Plan::Linear(Linear { rectify: false, formats }, denominator)
         }
+        Kind::Bivit { .. } => {
+            return Err(Fault::Parameter { what: "bits of attention on signs", got: 16 });
+        }
         Kind::Uniform => {
             Plan::Uniform(Uniform { weight: 20 }, Denominator::Count { weight_frac: 20 })
         }
@@ -205,32 +210,91 @@ fn frac_or_fail(on: Bound) -> Result<i16, Fault> {
     on.range.map(|r| frac_for(r.ceil_log2())).ok_or(Fault::Uncalibrated(on.site))
 }
 
+/// BiViT's attention of every head of the batch.
+fn on_signs<M: Memory, S: Storage>(
+    w: &mut Fixed<M, S>,
+    margin: u32,
+    mean: bool,
+    x: &Heads<Fixed<M, S>>,
+    at: &Context<'_>,
+) -> Made<Fixed<M, S>> {
+    check_heads(w, x)?;
+    if !at.mask.is_none() {
+        return Err(Fault::Parameter { what: "a mask over attention on signs", got: 1 });
+    }
+    let (q, k, v) = (x.q.layout, x.k.layout, x.v.layout);
+    let (n, d, dv) = (k.shape.rows, q.shape.cols, v.shape.cols);
+    // A mean lies in [-1, 1], a sum within the number of keys.
+    let frac = frac_for(Num::int(if mean { 1 } else { n as i64 }).ceil_log2() + 1);
+    let shape = q.shape.with_cols(dv);
+    let (rows_all, pairs) =
+        ((shape.batch * shape.rows) as u64, (shape.batch * shape.rows * n) as u64);
+    w.counts.add(
+        Op::Compare,
+        Width::I16,
+        rows_all * d as u64 + (shape.batch * n * (d + dv)) as u64,
+    );
+    w.counts.mac(Width::I1, pairs * (d + dv) as u64);
+    w.counts.add(Op::Compare, Width::I8, 2 * pairs);
+    w.counts.add(Op::Add, Width::I1, pairs);
+    w.counts.add(Op::Shift, Width::I32, rows_all * dv as u64);
+    w.counts.add(Op::Add, Width::I32, rows_all * dv as u64);
+    if mean {
+        w.counts.add(Op::Divide, Width::I32, rows_all * dv as u64);
+    }
+    w.reserve_words(signs::attention_words(n, d, dv))?;
+    let depth = x.q.depth.max(x.k.depth).max(x.v.depth);
+    let made = w.alloc(shape, q.heads, frac, depth)?;
+    if !M::REAL {
+        return Ok(made);
+    }
+    let Buffers { tensors, words, .. } = w.memory.all();
+    let (below, own) = tensors.split_at_mut(made.layout.at);
+    let mut saturated = 0;
+    for batch in 0..shape.batch {
+        let head = (rows(below, &q, batch)?, rows(below, &k, batch)?, rows(below, &v, batch)?);
+        let out = head_rows(own, &made, shape, batch);
+        saturated += signs::attend(head, margin, mean, frac, words, (out, made.layout.stride()))?;
+    }
+    w.saturated += saturated;
+    Ok(made)
+}
+
+/// The memory of one head of a result, from its first row to the end of its last.
+fn head_rows<'a>(own: &'a mut [i16], made: &Tensor, shape: Shape, batch: usize) -> &'a mut [i16] {
+    let start = made.layout.start(batch) - made.layout.at;
+    let out = own.get_mut(start..shape.len()).unwrap_or_default();
+    out.get_mut(..(shape.rows - 1) * made.layout.stride() + shape.cols).unwrap_or_default()
+}
+
+/// Fails on stale handles and on shapes that do not go together.
+fn check_heads<M: Memory, S: Storage>(
+    w: &Fixed<M, S>,
+    x: &Heads<Fixed<M, S>>,
+) -> Result<(), Fault> {
+    for tensor in [&x.q, &x.k, &x.v] {
+        w.live("attention", tensor)?;
+    }
+    let (q, k, v) = (x.q.layout.shape, x.k.layout.shape, x.v.layout.shape);
+    if q.batch != k.batch || q.cols != k.cols {
+        return Err(Fault::Shape { op: "attention: queries and keys", left: q, right: k });
+    }
+    if k.with_cols(v.cols) != v {
+        return Err(Fault::Shape { op: "attention: keys and values", left: k, right: v });
+    }
+    Ok(())
+}
+
 /// Every head of the batch through its kernel.
-fn fused<M: Memory, S: AsRef<[i16]> + Sync>(
+fn fused<M: Memory, S: Storage>(
     w: &mut Fixed<M, S>,
     plan: &Plan,
     x: &Heads<Fixed<M, S>>,
     at: &Context<'_>,
 ) -> Made<Fixed<M, S>> {
-    for tensor in [&x.q, &x.k, &x.v] {
-        w.live("attention", tensor)?;
-    }
+    check_heads(w, x)?;
     let (q, k, v) = (x.q.layout, x.k.layout, x.v.layout);
     let scores = q.shape.with_cols(k.shape.rows);
-    if q.shape.batch != k.shape.batch || q.shape.cols != k.shape.cols {
-        return Err(Fault::Shape {
-            op: "attention: queries and keys",
-            left: q.shape,
-            right: k.shape,
-        });
-    }
-    if k.shape.with_cols(v.shape.cols) != v.shape {
-        return Err(Fault::Shape {
-            op: "attention: keys and values",
-            left: k.shape,
-            right: v.shape,
-        });
-    }
     check::mask(q.shape, k.shape.rows, &at.mask)?;
     let frac = w.format(at.bound(Role::Context), x.v.frac)?;
     let product = i32::from(x.q.frac + x.k.frac);
@@ -252,7 +316,7 @@ fn fused<M: Memory, S: AsRef<[i16]> + Sync>(
     if !M::REAL {
         return Ok(made);
     }
-    let (tensors, wide) = w.memory.both();
+    let Buffers { tensors, wide, .. } = w.memory.all();
     let (below, own) = tensors.split_at_mut(made.layout.at);
     let wide = wide.get_mut(..scratch_len(v.shape.cols)).unwrap_or_default();
     let out_frac = i32::from(frac - x.v.frac);
@@ -265,10 +329,8 @@ fn fused<M: Memory, S: AsRef<[i16]> + Sync>(
             score,
             mask: key_mask(&at.mask, scores, batch),
         };
-        let start = made.layout.start(batch) - made.layout.at;
         let stride = made.layout.stride();
-        let out = own.get_mut(start..shape.len()).unwrap_or_default();
-        let out = out.get_mut(..(shape.rows - 1) * stride + shape.cols).unwrap_or_default();
+        let out = head_rows(own, &made, shape, batch);
         let count: Saturations = match plan {
             Plan::Softmax => softmax::<SCORE_FRAC, _>(&head, out_frac, wide, out, stride)?,
             Plan::Power(f, den) => run(&head, f, *den, out_frac, wide, out, stride)?,

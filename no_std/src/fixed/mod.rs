@@ -15,6 +15,8 @@
 //! | [`recip`] | reciprocal and reciprocal square root as mantissa and exponent | Newton–Raphson |
 //! | [`table`] | exp, sigmoid, tanh, softplus, GELU over a declared domain | |
 //! | [`linear`] | matrix products with exact accumulation | |
+//! | [`bytes`] | products with 8-bit weights, a scale a row | |
+//! | [`signs`] | products with one-bit weights, BiViT's attention | BiViT, arXiv 2211.07091 |
 //! | [`norm`] | layer norm with exact mean and variance | Ba et al. 2016 |
 //! | [`attention`] | fused online attention of one head | Milakov & Gimelshein 2018; Dao 2022 |
 //! | [`pixels`] | 8-bit images to rows of patches | |
@@ -23,6 +25,7 @@
 
 pub mod attention;
 pub mod attention8;
+pub mod bytes;
 pub mod edge_moe;
 pub mod exact;
 pub mod linear;
@@ -35,15 +38,18 @@ pub mod pixels;
 pub mod recip;
 pub mod requant;
 pub mod shift;
+pub mod signs;
 pub mod table;
 pub mod table_softmax;
 #[cfg(test)]
 mod testing;
 mod world;
 
-pub use memory::{Absent, Arena, Inline, Memory, Operand, Tensor, frac_for};
+pub use memory::{Absent, Arena, Buffers, Flash, Inline, Memory, Needed, Operand, Storage};
+pub use memory::{Tensor, Weight, frac_for};
 pub use menu::Online;
-pub use requant::{Bias, Narrow, Requant};
+pub use requant::{Bias, Narrow, Requant, Scaled};
+pub use undertone_dsp::{Block, Quad};
 pub use world::Fixed;
 
 /// Why a kernel refused to run. Nothing has been written when one of these comes back, unless the kernel says so.

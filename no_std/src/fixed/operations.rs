@@ -1,13 +1,13 @@
 //! Products, functions and comparisons of the fixed-point world.
 
-use super::memory::{Memory, Tensor, growth};
+use super::memory::{Memory, Storage, Tensor, growth};
 use super::requant::{Narrow, mul_shift};
 use super::table;
 use super::world::Fixed;
 use super::{edge_moe, math};
 use crate::{Approximate, Bound, Compare, Fault, Form, Function, Made, Multiply, Op, Width, check};
 
-impl<M: Memory, S: AsRef<[i16]> + Sync> Multiply for Fixed<M, S> {
+impl<M: Memory, S: Storage> Multiply for Fixed<M, S> {
     fn mul(&mut self, a: Tensor, b: &Tensor, on: Bound) -> Made<Self> {
         check::broadcast("mul", a.layout.shape, b.layout.shape)?;
         self.live("mul", &a)?;
@@ -64,7 +64,7 @@ impl<M: Memory, S: AsRef<[i16]> + Sync> Multiply for Fixed<M, S> {
     }
 }
 
-impl<M: Memory, S: AsRef<[i16]> + Sync> Approximate for Fixed<M, S> {
+impl<M: Memory, S: Storage> Approximate for Fixed<M, S> {
     fn map(&mut self, a: Tensor, f: Function, domain: Bound, on: Bound) -> Made<Self> {
         self.live("map", &a)?;
         let derived = match f {
@@ -124,7 +124,7 @@ fn evaluate(f: Function, x: i64, from: i16, to: i16) -> Option<i64> {
     })
 }
 
-impl<M: Memory, S: AsRef<[i16]> + Sync> Compare for Fixed<M, S> {
+impl<M: Memory, S: Storage> Compare for Fixed<M, S> {
     fn relu(&mut self, a: Tensor, on: Bound) -> Made<Self> {
         self.live("relu", &a)?;
         let frac = self.format(on, a.frac)?;

@@ -142,6 +142,40 @@ impl Bias<'_> {
     }
 }
 
+/// What follows a sum of small weights: the scale of its row, a bias, a shift to 16 bits.
+#[derive(Clone, Copy, Debug)]
+pub struct Scaled<'a> {
+    /// The scale of each row of the weight.
+    pub scale: &'a [i16],
+    /// The bias of each row, and the fraction bits of a scaled sum.
+    pub bias: Option<(Bias<'a>, i32)>,
+    /// How far to shift a scaled sum right; negative shifts left.
+    pub shift: i32,
+}
+
+impl Scaled<'_> {
+    /// Finishes the sum of a row, below 2^47 in magnitude; whether it saturated.
+    #[inline]
+    pub(super) fn one(&self, row: usize, sum: i64, out: &mut i16) -> bool {
+        let scale = self.scale.get(row).copied().unwrap_or(0);
+        let narrow = sum as i32;
+        let product = if i64::from(narrow) == sum {
+            i64::from(narrow) * i64::from(scale)
+        } else {
+            sum * i64::from(scale)
+        };
+        let bias = self.bias.map_or(0, |(bias, frac)| bias.at(row, frac));
+        let wide = product.saturating_add(bias);
+        let (value, saturated) = i16::narrow(if self.shift >= 0 {
+            round_shift(wide, self.shift)
+        } else {
+            mul_shift(wide, 1, self.shift)
+        });
+        *out = value;
+        saturated
+    }
+}
+
 /// An element type that a wide value can be saturated into.
 pub trait Narrow: Copy + sealed::Sealed {
     /// The nearest representable value, and whether that differs from `x`.

@@ -22,6 +22,8 @@ pub const WEIGHT_FRAC: u32 = 24;
 /// Segments of the table of 2^-f, a power of two.
 pub const SEGMENTS: usize = 64;
 const SEGMENT_BITS: u32 = SEGMENTS.trailing_zeros();
+/// Bits of a distance beyond its fraction: from 2^5 octaves on a weight is nothing.
+pub const OCTAVE_BITS: u32 = 5;
 
 /// 2^(-i/64) with 24 fraction bits.
 pub const POW2_NEG: [u32; SEGMENTS + 1] = {
@@ -35,28 +37,83 @@ pub const POW2_NEG: [u32; SEGMENTS + 1] = {
     t
 };
 
-/// 2^(-d·2^-F) with 24 fraction bits, rounded half up; `d` is at most 65,535.
-#[inline]
-#[must_use]
-pub const fn pow2_neg<const F: u32>(d: u32) -> u32 {
-    const {
+/// The table for distances of `F` fraction bits.
+#[derive(Clone, Copy)]
+struct Segments<'a, const F: u32> {
+    /// Where a segment starts, in units of its steps, and just below one more: a floor then rounds what has fallen down.
+    starts: &'a [u32; SEGMENTS],
+    /// How far it falls.
+    falls: &'a [u32; SEGMENTS],
+}
+
+impl<const F: u32> Segments<'static, F> {
+    /// Fraction bits within a segment.
+    const STEP: u32 = {
         assert!(
             F >= SEGMENT_BITS && F <= 11,
             "6 to 11 fraction bits: a 16-bit distance must span the segments and 25 octaves"
         );
+        F - SEGMENT_BITS
+    };
+    const TABLE: Self = Self {
+        starts: &{
+            let mut t = [0; SEGMENTS];
+            let mut i = 0;
+            while i < SEGMENTS {
+                t[i] = ((POW2_NEG[i] + 1) << Self::STEP) - 1;
+                i += 1;
+            }
+            t
+        },
+        falls: &{
+            let mut t = [0; SEGMENTS];
+            let mut i = 0;
+            while i < SEGMENTS {
+                t[i] = POW2_NEG[i] - POW2_NEG[i + 1];
+                i += 1;
+            }
+            t
+        },
+    };
+
+    /// The table for a loop.
+    #[inline(always)]
+    fn kept() -> Self {
+        Self {
+            starts: undertone_dsp::keep(Self::TABLE.starts),
+            falls: undertone_dsp::keep(Self::TABLE.falls),
+        }
     }
-    let step = F - SEGMENT_BITS;
-    // The mask proves the index to the compiler: no bound check is left.
-    let segment = ((d >> step) & (SEGMENTS as u32 - 1)) as usize;
-    let (a, b) = (POW2_NEG[segment], POW2_NEG[segment + 1]);
-    let within = d & ((1 << step) - 1);
-    let octaves = d >> F;
-    if octaves > WEIGHT_FRAC + 1 {
-        0
-    } else {
+
+    /// 2^-frac(d) with 24 + `STEP` fraction bits; [`Self::STEP`] bits are below a weight's last.
+    #[inline(always)]
+    const fn mantissa(self, d: u32) -> u32 {
+        // The mask proves the index to the compiler: it is not checked.
+        let segment = ((d >> Self::STEP) & (SEGMENTS as u32 - 1)) as usize;
+        self.starts[segment] - self.falls[segment] * (d & ((1 << Self::STEP) - 1))
+    }
+
+    /// 2^-d with 24 fraction bits, rounded half up; `d` below 2^[`OCTAVE_BITS`] octaves.
+    #[inline(always)]
+    const fn weight(self, d: u32) -> u32 {
         // Half up: thousands of small weights would lose half a unit each to a floor, all in one direction.
-        ((((a - (((a - b) * within) >> step)) << 1) >> octaves) + 1) >> 1
+        ((((self.mantissa(d) >> Self::STEP) << 1) >> octaves::<F>(d)) + 1) >> 1
     }
+}
+
+/// The whole octaves of a distance below 2^[`OCTAVE_BITS`] of them.
+#[inline(always)]
+const fn octaves<const F: u32>(d: u32) -> u32 {
+    // The mask tells the compiler that they can be shifted by.
+    (d >> F) & ((1 << OCTAVE_BITS) - 1)
+}
+
+/// 2^(-d·2^-F) with 24 fraction bits, rounded half up. From 2^[`OCTAVE_BITS`] octaves on it is nothing.
+#[inline]
+#[must_use]
+pub const fn pow2_neg<const F: u32>(d: u32) -> u32 {
+    let most = (1 << (F + OCTAVE_BITS)) - 1;
+    Segments::<F>::TABLE.weight(if d > most { most } else { d })
 }
 
 /// The state of a row: the maximum in whole octaves and the sum of weights relative to it.
@@ -106,18 +163,40 @@ impl<const F: u32> RowSum<F> {
     /// The weight of a logit relative to the present maximum, with 24 fraction bits: at most 2^24.
     #[inline]
     #[must_use]
-    pub const fn weight(self, x: i32) -> u32 {
-        weight::<F>(self.max, x)
+    pub fn weight(self, x: i32) -> u32 {
+        weight::<F>(Segments::TABLE, self.max << F, if x > Self::TOP { Self::TOP } else { x })
     }
 
     /// Adds a logit.
     #[inline]
-    pub const fn push(&mut self, x: i32) {
+    pub fn push(&mut self, x: i32) {
         let max = self.max_with(x);
         if max > self.max {
             self.raise(max);
         }
-        self.sum += self.weight(x) as u64;
+        self.sum += u64::from(self.weight(x));
+    }
+
+    /// Adds logits: the same as [`RowSum::push`] of each.
+    #[inline]
+    pub fn extend(&mut self, x: &[i32]) {
+        let table = Segments::<F>::kept();
+        let mut x = x.iter();
+        while !x.as_slice().is_empty() {
+            // Below the top nothing moves, and nothing needs the greatest logit's limit.
+            let top = self.max << F;
+            let mut sum = self.sum;
+            let reached = x.by_ref().find(|&&x| {
+                if x < top {
+                    sum += u64::from(weight(table, top, x));
+                }
+                x >= top
+            });
+            self.sum = sum;
+            if let Some(&x) = reached {
+                self.push(x);
+            }
+        }
     }
 
     /// The state of both rows together. Commutative; associative but for the bits that shifts drop (within one unit of
@@ -143,13 +222,11 @@ impl<const F: u32> RowSum<F> {
     }
 }
 
-#[inline]
-const fn weight<const F: u32>(max: i32, x: i32) -> u32 {
-    let x = if x > RowSum::<F>::TOP { RowSum::<F>::TOP } else { x };
-    let d = (max << F).saturating_sub(x);
-    // A negative distance would be a logit that never was pushed: it counts as the maximum.
-    let d = if d < 0 { 0 } else { d };
-    pow2_neg::<F>(if d > 0xFFFF { 0xFFFF } else { d as u32 })
+/// The weight of a logit below the maximum, which comes as a logit. A logit above it, which never was pushed, counts
+/// as the maximum.
+#[inline(always)]
+fn weight<const F: u32>(table: Segments<'static, F>, top: i32, x: i32) -> u32 {
+    table.weight(undertone_dsp::distance::<F, OCTAVE_BITS>(top, x))
 }
 
 /// A finished row: its maximum and the reciprocal of its sum.
@@ -166,23 +243,30 @@ impl<const F: u32> Normaliser<F> {
         self.recip
     }
 
-    /// The probability of a pushed logit with `frac` ≤ 24 fraction bits, rounded half up. Exactly 1 is possible.
+    /// How far a mantissa of the table times the reciprocal's must move for `frac` ≤ 24 fraction bits: 31 to 100.
+    const fn shift(self, frac: u32) -> u32 {
+        Segments::<F>::STEP + (-self.recip.exponent) as u32 - frac
+    }
+
+    /// The probability of a pushed logit with `frac` ≤ 24 fraction bits, rounded half up once. Exactly 1 is possible.
     #[inline]
     #[must_use]
-    pub const fn probability(self, x: i32, frac: u32) -> u32 {
-        let e = weight::<F>(self.max, x) as u64;
-        // 25 bits times 32; the sum has at least 23 bits, so the shift lies between 31 and 95.
-        let shift = (-self.recip.exponent) as u32 - frac;
-        let wide = e * self.recip.mantissa as u64;
-        if shift >= 33 && shift < 65 {
-            // The upper word decides.
-            let twice = (wide >> 32) as u32 >> (shift - 33);
-            (twice >> 1) + (twice & 1)
-        } else if shift < 64 {
-            ((wide + (1 << (shift - 1))) >> shift) as u32
-        } else {
-            0
-        }
+    pub fn probability(self, x: i32, frac: u32) -> u32 {
+        let top = RowSum::<F>::TOP;
+        let x = if x > top { top } else { x };
+        let d = undertone_dsp::distance::<F, OCTAVE_BITS>(self.max << F, x);
+        let wide = u64::from(Segments::<F>::TABLE.mantissa(d)) * u64::from(self.recip.mantissa);
+        let shift = self.shift(frac) + octaves::<F>(d);
+        if shift < 64 { (((wide >> (shift - 1)) + 1) >> 1) as u32 } else { 0 }
+    }
+
+    /// What is to be added to the maximum, as a logit, so that a distance's octaves are how far the upper word of a
+    /// product must move, but for the last bit. `None` for rare rows: very long ones, those at the end of the logits'
+    /// range, or very fine probabilities.
+    fn lift(self, frac: u32) -> Option<i32> {
+        let top = self.max << F;
+        let octaves = self.shift(frac).checked_sub(33).filter(|&o| o < 1 << OCTAVE_BITS)?;
+        if top <= RowSum::<F>::TOP { top.checked_add((octaves << F) as i32) } else { None }
     }
 }
 
@@ -207,18 +291,38 @@ pub fn softmax<const F: u32, O: Narrow>(
         });
     }
     let mut row = RowSum::<F>::EMPTY;
-    for &v in x {
-        row.push(v);
-    }
+    row.extend(x);
     let normaliser =
         row.normaliser().ok_or(KernelError::EmptyRow { kernel: "shift::softmax", row: 0 })?;
+    let Some(lifted) = normaliser.lift(frac) else {
+        return Ok(rare(normaliser, x, frac, out));
+    };
+    // The same, for logits that do not need the greatest one's limit, and with one shift of a word.
+    let (table, mantissa) = (Segments::<F>::kept(), u64::from(normaliser.recip.mantissa));
+    Ok(fill(x, out, |v| {
+        let d = undertone_dsp::distance::<F, OCTAVE_BITS>(lifted, v);
+        let high = ((u64::from(table.mantissa(d)) * mantissa) >> 32) as u32;
+        let twice = high >> octaves::<F>(d);
+        (twice >> 1) + (twice & 1)
+    }))
+}
+
+#[cold]
+#[inline(never)]
+fn rare<const F: u32, O: Narrow>(by: Normaliser<F>, x: &[i32], frac: u32, out: &mut [O]) -> u64 {
+    fill(x, out, |v| by.probability(v, frac))
+}
+
+/// Fills a row; returns how many elements saturated.
+#[inline(always)]
+fn fill<O: Narrow>(x: &[i32], out: &mut [O], probability: impl Fn(i32) -> u32) -> u64 {
     let mut saturated = 0;
     for (o, &v) in out.iter_mut().zip(x) {
-        let (p, sat) = O::narrow(normaliser.probability(v, frac).into());
+        let (p, sat) = O::narrow(probability(v).into());
         *o = p;
         saturated += u64::from(sat);
     }
-    Ok(saturated)
+    saturated
 }
 
 #[cfg(test)]

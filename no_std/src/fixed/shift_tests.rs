@@ -80,7 +80,33 @@ fn hostile_rows() {
     assert_eq!(one, [65_535]);
 }
 
+/// The fast forms are their definitions, at the ends of the logits' range too.
+fn forms_agree<const F: u32>(x: &[i32], frac: u32) -> Result<(), TestCaseError> {
+    let mut pushed = RowSum::<F>::EMPTY;
+    x.iter().for_each(|&x| pushed.push(x));
+    let mut row = RowSum::<F>::EMPTY;
+    row.extend(x);
+    prop_assert_eq!(row, pushed);
+    let normaliser = row.normaliser().unwrap();
+    let want: Vec<u32> = x.iter().map(|&x| normaliser.probability(x, frac)).collect();
+    let mut got = std::vec![0u32; x.len()];
+    softmax::<F, u32>(x, frac, &mut got).unwrap();
+    prop_assert_eq!(got, want);
+    Ok(())
+}
+
 proptest! {
+    #[test]
+    fn fast_forms_agree(x in proptest::collection::vec(any::<i32>(), 1..60), near in any::<i32>(), frac in 0u32..25) {
+        // As drawn; within 32 octaves of each other, anywhere; and at the upper end.
+        let close = |top: i32| x.iter().map(|v| top.saturating_sub((v >> 16) & 0x7FFF)).collect::<Vec<_>>();
+        for x in [x.clone(), close(near), close(i32::MAX), close(i32::MAX - 1024)] {
+            forms_agree::<10>(&x, frac)?;
+            forms_agree::<6>(&x, frac)?;
+            forms_agree::<11>(&x, frac)?;
+        }
+    }
+
     #[test]
     fn rows_sum_to_one(x in proptest::collection::vec(-20_000i32..20_000, 1..300)) {
         let (e, mass) = row_error(&x);

@@ -9,17 +9,20 @@
 //! e_j = round(65535 · 2^-(max − x_j)·u)     r = min(⌊2^32 / Σe⌉, 65408)     p_j = (e_j·r + 2^23) >> 24
 //! ```
 //!
-//! What the rounding of e_j drops is kept in a second table of 16 more bits and added up too: otherwise a long tail of
-//! small weights would vanish from the sum. Probabilities have the unit 1/256 and come as `i8` with zero point −128,
+//! The table keeps 16 more bits of e_j, and they are added up too: otherwise a long tail of small weights would vanish
+//! from the sum. Probabilities have the unit 1/256 and come as `i8` with zero point −128,
 //! the convention of 8-bit inference libraries. The error is that of rounding, half a unit, plus at most 0.006 of a
 //! unit from table, sum and reciprocal; the one probability that would be 256 saturates to 255.
 
 use core::num::NonZeroU32;
 
 use super::{KernelError, check_len, math};
+use undertone_dsp::lookup;
 
 /// Entries of the table: 256 distances, and 255 that only complete the windows.
 const ENTRIES: usize = 511;
+/// Half a weight's unit in the table.
+const HALF: u32 = 1 << 15;
 /// The longest row: sums stay within 32 bits.
 pub const MAX_COLS: usize = 1 << 16;
 /// The greatest reciprocal for which `65535·r + 2^23` stays within 32 bits: the sum is then one weight to within half
@@ -39,10 +42,9 @@ const MAX_RECIP: u32 = (u32::MAX - (1 << 23)) / 65_535;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableSoftmax {
-    /// Entry `255 − d` holds the exponential of distance `d`; the entries after it are never read.
-    weights: [u16; ENTRIES],
-    /// What rounding to the weight left, in units of 2^-16 of its unit.
-    rests: [i16; ENTRIES],
+    /// Entry `255 − d` holds the exponential of distance `d` with 16 bits below a weight's unit, and half a unit more:
+    /// the upper half is the weight, rounded. The entries after 255 are never read.
+    exponentials: [u32; ENTRIES],
 }
 
 impl TableSoftmax {
@@ -61,7 +63,7 @@ impl TableSoftmax {
     /// The table for logits whose unit is `octaves_q24 · 2^-24` octaves (natural logits times log2(e)).
     #[must_use]
     pub const fn new(octaves_q24: u32) -> Self {
-        let (mut weights, mut rests) = ([u16::MAX; ENTRIES], [0; ENTRIES]);
+        let mut exponentials = [u32::MAX; ENTRIES];
         let mut distance = 0;
         while distance < 256 {
             let d = distance as u64 * octaves_q24 as u64;
@@ -73,12 +75,10 @@ impl TableSoftmax {
             } else {
                 0
             };
-            let weight = (wide + (1 << 15)) >> 16;
-            weights[255 - distance] = weight as u16;
-            rests[255 - distance] = (wide as i64 - ((weight as i64) << 16)) as i16;
+            exponentials[255 - distance] = wide + HALF;
             distance += 1;
         }
-        Self { weights, rests }
+        Self { exponentials }
     }
 
     /// Softmax of rows of `cols` logits. Returns how many probabilities saturated: at most one a row, where one logit
@@ -121,21 +121,13 @@ impl TableSoftmax {
     /// One row, `x` and `out` of one length; whether a probability saturated.
     #[inline]
     fn row(&self, x: &[i8], out: &mut [i8]) -> bool {
-        let mut max = i8::MIN;
-        by_four(x, |v| max = if v > max { v } else { max });
-        let start = (127 - i32::from(max)) as usize;
-        let (Some(weights), Some(rests)) =
-            (window(&self.weights, start), window(&self.rests, start))
-        else {
+        let max = lookup::greatest(x);
+        let Some(window) = window(&self.exponentials, (127 - i32::from(max)) as usize) else {
             return false;
         };
-        let index = |v: i8| (i32::from(v) + 128) as usize;
-        let (mut sum, mut rest) = (0u32, 0i32);
-        by_four(x, |v| {
-            sum += u32::from(weights[index(v)]);
-            rest += i32::from(rests[index(v)]);
-        });
-        let sum = sum.saturating_add_signed((rest + (1 << 15)) >> 16);
+        let wide = lookup::total(window, x);
+        // Without the halves, but for the one that rounds. At most 2^16 weights of 16 bits.
+        let sum = ((wide - (x.len() as u64 * u64::from(HALF)) + u64::from(HALF)) >> 16) as u32;
         // The maximum weighs 65,535; the 1 only tells the compiler that the sum is not zero.
         let sum = NonZeroU32::new(sum).unwrap_or(NonZeroU32::MIN);
         // 2^32/Σ, rounded half up: ⌊(2^32 − 1)/Σ⌋ misses a whole quotient only where Σ divides 2^32.
@@ -144,56 +136,14 @@ impl TableSoftmax {
         let remainder = u32::MAX - quotient * sum.get();
         let exact = quotient + u32::from(remainder >= half);
         let recip = exact.min(MAX_RECIP);
-        // The upper byte is the probability; 2^31 more is −128 there.
-        let probability = |v: i8| {
-            let p = u32::from(weights[index(v)]) * recip;
-            (p.wrapping_add((1 << 23) + (1 << 31)) >> 24) as u8 as i8
-        };
-        if !FOURS {
-            for (o, &v) in out.iter_mut().zip(x) {
-                *o = probability(v);
-            }
-            return exact > MAX_RECIP;
-        }
-        let ((fours, last), (to, to_last)) = (x.as_chunks::<4>(), out.as_chunks_mut::<4>());
-        for (o, four) in to.iter_mut().zip(fours) {
-            *o = [
-                probability(four[0]),
-                probability(four[1]),
-                probability(four[2]),
-                probability(four[3]),
-            ];
-        }
-        for (o, &v) in to_last.iter_mut().zip(last) {
-            *o = probability(v);
-        }
+        lookup::scale(window, recip, x, out);
         exact > MAX_RECIP
     }
 }
 
-/// Whether loops take four elements a round: on the smallest cores they cost as much as their work,
-/// on others the compiler unrolls what is worth it.
-const FOURS: bool = undertone_dsp::SMALL && !undertone_dsp::LONG;
-
-/// Every element in turn.
-#[inline(always)]
-fn by_four(x: &[i8], mut f: impl FnMut(i8)) {
-    if !FOURS {
-        return x.iter().for_each(|&v| f(v));
-    }
-    let (fours, last) = x.as_chunks::<4>();
-    for four in fours {
-        f(four[0]);
-        f(four[1]);
-        f(four[2]);
-        f(four[3]);
-    }
-    last.iter().for_each(|&v| f(v));
-}
-
 /// 256 entries from `start` ≤ 255 on, so that any byte is a valid index. Never `None` for those.
 #[inline]
-fn window<T>(table: &[T; ENTRIES], start: usize) -> Option<&[T; 256]> {
+fn window(table: &[u32; ENTRIES], start: usize) -> Option<&[u32; 256]> {
     table.get(start..)?.first_chunk()
 }
 

@@ -9,26 +9,27 @@
 //! counts what a run counts and tells how much memory the run needs.
 
 use super::linear::{self, Dims};
-use super::memory::{Absent, Align, Arena, FRACTIONS, Layout, Memory, Operand, Tensor};
-use super::memory::{copy, frac_for, growth, vector, zip_rows};
-use super::requant::{Narrow, Requant, mul_shift};
-use super::{Bias, KernelError};
+use super::memory::{
+    Absent, Align, Arena, Buffers, FRACTIONS, Layout, Memory, Needed, Operand, Storage,
+};
+use super::memory::{Tensor, Weight, copy, frac_for, growth, vector, zip_rows};
+use super::requant::{Narrow, Requant, Scaled, mul_shift};
+use super::{Bias, KernelError, bytes, signs};
+use crate::binary::words_for;
 use crate::{Axis, Bound, Counts, Fault, Made, Mask, Num, Op, Role, Shape, Width, World, check};
 
-/// The fixed-point world. `S` stores prepared operands: `&'static [i16]` in flash, `Vec<i16>` on a
-/// host.
+/// The fixed-point world. `S` stores prepared operands: [`Flash`](super::Flash), or what a host owns.
 #[derive(Debug)]
 pub struct Fixed<M, S> {
     pub(super) memory: M,
     pub(super) counts: Counts,
     pub(super) saturated: u64,
     top: usize,
-    peak: usize,
-    wide: usize,
+    needed: Needed,
     storage: core::marker::PhantomData<fn() -> S>,
 }
 
-impl<S> Fixed<Absent, S> {
+impl<S: Storage> Fixed<Absent, S> {
     /// A world that plans.
     #[must_use]
     pub fn ledger() -> Self {
@@ -36,19 +37,20 @@ impl<S> Fixed<Absent, S> {
     }
 }
 
-impl<'m, S> Fixed<Arena<'m>, S> {
+impl<'m, S: Storage> Fixed<Arena<'m>, S> {
     /// A world in the caller's memory.
     #[must_use]
-    pub fn new(tensors: &'m mut [i16], wide: &'m mut [i64]) -> Self {
-        Self::over(Arena { tensors, wide })
+    pub fn new(tensors: &'m mut [i16], wide: &'m mut [i64], words: &'m mut [u32]) -> Self {
+        Self::over(Arena { tensors, wide, words })
     }
 }
 
-impl<M: Memory, S> Fixed<M, S> {
+impl<M: Memory, S: Storage> Fixed<M, S> {
     /// A world in memory of any kind.
     pub const fn over(memory: M) -> Self {
         let storage = core::marker::PhantomData;
-        Self { memory, counts: Counts::NONE, saturated: 0, top: 0, peak: 0, wide: 0, storage }
+        let needed = Needed { tensors: 0, wide: 0, words: 0 };
+        Self { memory, counts: Counts::NONE, saturated: 0, top: 0, needed, storage }
     }
 
     /// Operations counted so far.
@@ -63,11 +65,10 @@ impl<M: Memory, S> Fixed<M, S> {
         self.saturated
     }
 
-    /// The most memory in use so far: tensor elements (2 bytes each) and wide accumulators (8
-    /// bytes each).
+    /// The most memory in use so far.
     #[must_use]
-    pub const fn needed(&self) -> (usize, usize) {
-        (self.peak, self.wide)
+    pub const fn needed(&self) -> Needed {
+        self.needed
     }
 
     /// Takes all memory back and counts from zero. Handles made before are stale afterwards.
@@ -90,14 +91,24 @@ impl<M: Memory, S> Fixed<M, S> {
             return Err(Fault::Memory { needed, available: self.memory.tensors().len() });
         }
         self.top = needed;
-        self.peak = self.peak.max(needed);
+        self.needed.tensors = self.needed.tensors.max(needed);
         Ok(Tensor { layout, frac, depth: depth + 1 })
     }
 
     /// Notes that an attention kernel needs so many accumulators.
     pub(super) fn reserve_wide(&mut self, len: usize) -> Result<(), Fault> {
-        self.wide = self.wide.max(len);
-        let available = self.memory.both().1.len();
+        self.needed.wide = self.needed.wide.max(len);
+        let available = self.memory.all().wide.len();
+        if M::REAL && len > available {
+            return Err(Fault::Memory { needed: len, available });
+        }
+        Ok(())
+    }
+
+    /// Notes that a kernel on signs needs so many words.
+    pub(super) fn reserve_words(&mut self, len: usize) -> Result<(), Fault> {
+        self.needed.words = self.needed.words.max(len);
+        let available = self.memory.all().words.len();
         if M::REAL && len > available {
             return Err(Fault::Memory { needed: len, available });
         }
@@ -122,6 +133,27 @@ impl<M: Memory, S> Fixed<M, S> {
 
     pub(super) const fn count(&mut self, op: Op, n: usize) {
         self.counts.add(op, Width::I16, n as u64);
+    }
+
+    /// A product's arithmetic without its bias. Bytes count as halfwords: that is what they meet.
+    fn count_product(&mut self, weight: &Weight<S>, m: usize, k: usize, n: usize) {
+        match weight {
+            Weight::Halves(_) => self.counts.mac(Width::I16, (m * n * k) as u64),
+            Weight::Bytes { .. } => {
+                self.counts.mac(Width::I16, (m * n * k) as u64);
+                self.counts.add(Op::Mul, Width::I32, (m * n) as u64);
+            }
+            Weight::Signs { of_signs, .. } => {
+                if *of_signs {
+                    self.count(Op::Compare, m * k);
+                    self.counts.mac(Width::I1, (m * n * k) as u64);
+                } else {
+                    self.counts.add(Op::Add, Width::I32, (m * n * k) as u64);
+                }
+                self.counts.add(Op::Mul, Width::I32, (m * n) as u64);
+            }
+        }
+        self.count(Op::Shift, m * n);
     }
 
     /// Replaces every element of `a` by a function of it.
@@ -261,7 +293,7 @@ impl From<KernelError> for Fault {
 /// Fraction bits of public addends.
 const FINE: i16 = 30;
 
-impl<M: Memory, S: AsRef<[i16]> + Sync> World for Fixed<M, S> {
+impl<M: Memory, S: Storage> World for Fixed<M, S> {
     const NAME: &'static str = "fixed-point";
     type Secret = Tensor;
     type Public = Operand<S>;
@@ -350,26 +382,48 @@ impl<M: Memory, S: AsRef<[i16]> + Sync> World for Fixed<M, S> {
             copy = self.gather(x, x.layout.shape, |b, row| (b, row, 0))?;
             &copy
         };
-        let wide = x.frac + w_frac;
+        // Signs have no binary point.
+        let of_signs = matches!(weight, Weight::Signs { of_signs: true, .. });
+        let wide = if of_signs { *w_frac } else { x.frac + w_frac };
         let frac = self.format(on, wide - 15 - growth(k))?;
         let (m, from) = (shape.batch * shape.rows, x.layout.at..x.layout.end());
-        self.counts.mac(Width::I16, (m * n * k) as u64);
-        self.count(Op::Shift, m * n);
+        self.count_product(weight, m, k, n);
         if bias.is_some() {
             self.count(Op::Add, m * n);
         }
         let made = self.alloc(shape, 1, frac, x.depth)?;
+        if of_signs {
+            self.reserve_words(words_for::<u32>(k))?;
+        }
         if M::REAL {
-            let (below, own) = self.memory.tensors().split_at_mut(made.layout.at);
+            let Buffers { tensors, words: packed, .. } = self.memory.all();
+            let (below, own) = tensors.split_at_mut(made.layout.at);
             let x = below.get(from).unwrap_or_default();
             let out = own.get_mut(..shape.len()).unwrap_or_default();
             let bias = bias
                 .as_ref()
                 .map(|(b, f)| (Bias { data: b.as_ref(), frac: (*f).into() }, i32::from(wide)));
-            let requant = [Requant { multiplier: 1, shift: i32::from(wide - frac) }];
+            let shift = i32::from(wide - frac);
             let dims = Dims { m, k, n };
-            self.saturated +=
-                linear::matmul(linear::Form::NT, dims, x, weight.as_ref(), bias, &requant, out)?;
+            self.saturated += match weight {
+                Weight::Halves(weight) => {
+                    let requant = [Requant { multiplier: 1, shift }];
+                    let form = linear::Form::NT;
+                    linear::matmul(form, dims, x, weight.as_ref(), bias, &requant, out)?
+                }
+                Weight::Bytes { blocks, scale } => {
+                    let finish = Scaled { scale: scale.as_ref(), bias, shift };
+                    bytes::matmul(dims, x, blocks.as_ref(), finish, out)?
+                }
+                Weight::Signs { words, scale, .. } => {
+                    let finish = Scaled { scale: scale.as_ref(), bias, shift };
+                    if of_signs {
+                        signs::of_signs(dims, x, words.as_ref(), finish, packed, out)?
+                    } else {
+                        signs::matmul(dims, x, words.as_ref(), finish, out)?
+                    }
+                }
+            };
         }
         Ok(made)
     }
@@ -555,7 +609,7 @@ impl<M: Memory, S: AsRef<[i16]> + Sync> World for Fixed<M, S> {
 }
 
 /// Loads and reads tensors: what a host or a firmware does around a run.
-impl<M: Memory, S: AsRef<[i16]> + Sync> Fixed<M, S> {
+impl<M: Memory, S: Storage> Fixed<M, S> {
     /// Brings values in: the callback gives element i in fixed point with the fraction bits it is
     /// told.
     ///
