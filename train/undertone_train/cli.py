@@ -112,6 +112,12 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     export.add_argument("--models", type=Path, default=Path("models"))
     common(export)
 
+    take = commands.add_parser("adopt", help="make a model folder the finished run of its recipe")
+    take.add_argument("recipe", metavar="RECIPE", choices=sorted(RECIPES))
+    take.add_argument("folder", type=Path, help="models/RECIPE, say")
+    take.add_argument("--seed", type=int, default=0)
+    common(take)
+
     check = commands.add_parser("measure", help="accuracy in float32 and ranges of finished runs")
     check.add_argument("recipes", nargs="+", metavar="RECIPE", choices=sorted(RECIPES))
     check.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -258,6 +264,13 @@ def main(argv: list[str] | None = None) -> int:
 
             for name in arguments.recipes:
                 export(RECIPES[name], arguments.runs, arguments.models, arguments.seed)
+        case "adopt":
+            from .read import adopt
+
+            try:
+                adopt(RECIPES[arguments.recipe], arguments.runs, arguments.folder, arguments.seed)
+            except (ValueError, OSError) as error:
+                return _refuse(str(error))
         case "measure":
             from .measure import measure
 

@@ -57,6 +57,8 @@ def svg(title: str, cost: str, unit: str, points: Sequence[Point]) -> str:
         return ticks(low - room, high + room)
 
     across, up = spread(xs, 0.02 * max(xs)), spread(ys, 0.05)
+    while up[-2] >= 100:
+        up.pop()
 
     def x(value: float) -> float:
         span = across[-1] - across[0]
@@ -113,7 +115,7 @@ def svg(title: str, cost: str, unit: str, points: Sequence[Point]) -> str:
         size = 6.6 * len(point.label)
         right = px + 9 + size < WIDTH - 2
         at = px + 9 if right else px - 9 - size
-        line = py + 4
+        line = py + 17  # under the staircase, which leaves a point to the right and upwards
         while any(abs(line - b) < 13 and at < c and a < at + size for a, b, c in labels):
             line += 13
         labels.append((at, line, at + size))
