@@ -218,6 +218,10 @@ pub(crate) fn price(folder: &ModelFolder, cost: Cost, how: &How) -> anyhow::Resu
         rates: rates.map(|r| r.to_string()),
     };
     check(cost, how)?;
+    let counted = matches!(cost, Cost::Operations | Cost::Energy | Cost::McuInstructions);
+    if !counted && undertone_binary::model::is_one_bit(&folder.model) {
+        bail!("{}: that world has no one-bit attention", cost.name());
+    }
     let network = match cost {
         Cost::MpcLan => Some(Network::LAN),
         Cost::MpcWan => Some(Network::WAN),

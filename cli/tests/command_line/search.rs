@@ -73,7 +73,7 @@ fn what_has_no_price_is_named() {
     refused(&[&of("mpc-wan")[..], &["--network", "lan"]].concat(), &["belongs to --cost mpc"]);
     let one_bit = ["price", "--model", "models/one-bit/recall-bivit", "--cost"];
     refused(&of("he-levels"), &["encrypted"]);
-    refused(&[&one_bit[..], &["mpc-bytes"]].concat(), &["bivit"]);
+    refused(&[&one_bit[..], &["mpc-bytes"]].concat(), &["mpc-bytes", "one-bit attention"]);
     refused(&[&one_bit[..], &["mcu-instructions"]].concat(), &["one-bit attention"]);
     let run = undertone(&[&of("mpc-wan")[..], &["--rates", "1,2,3"]].concat());
     assert!(run.code == Some(2) && run.err.contains("four numbers"), "{}", run.err);
@@ -174,7 +174,7 @@ fn requests_that_cannot_be_met_are_named() {
     let refuse = |more: &[&str], words: &[&str]| refused(&strings(&stand.search(more)), words);
     refuse(&["--cost", "mpc-wan", "--budget", "0.1s"], &["budget 0.1 cannot be met"]);
     refuse(&["--cost", "mpc-wan", "--budget", "10kB"], &["--budget", "10kB", "10s or 250ms"]);
-    refuse(&["--cost", "energy", "--budget", "-1J"], &["above zero"]);
+    refuse(&["--cost", "energy", "--budget=-1J"], &["above zero"]);
     refuse(&["--cost", "energy", "--budget", "1xJ"], &["30uJ"]);
     refuse(&["--cost", "mpc-wan", "--mu", "1.5"], &["--mu 1.5", "from 0 to 1"]);
     refuse(&["--cost", "mpc", "--mu", "1"], &["needs --network"]);
