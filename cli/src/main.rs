@@ -29,9 +29,11 @@ mod party_client;
 mod plan;
 mod plan_ckks;
 mod plan_mpc;
+mod price;
 #[cfg(feature = "client")]
 mod query;
 mod render;
+mod search;
 mod serve;
 mod shape;
 mod simulate;
@@ -55,6 +57,10 @@ enum Command {
     Compare(compare::Options),
     /// What a model costs in each world, without running it.
     Plan(plan::Options),
+    /// One figure of a model's plan, by the names that `search` knows.
+    Price(price::Options),
+    /// Choose each head's kind of attention so that the model stays within a cost, and retrain it.
+    Search(Box<search::Options>),
     /// Classify images or compare sentences with one model.
     Infer(infer::Options),
     /// Measure the range of every site on training data and store it in the model's config.json.
@@ -162,6 +168,8 @@ fn main() -> ExitCode {
     let result = match cli.command.unwrap_or(Command::Compare(cli.compare)) {
         Command::Compare(options) => compare::run(&options),
         Command::Plan(options) => plan::run(&options),
+        Command::Price(options) => price::run(&options),
+        Command::Search(options) => search::run(&options),
         Command::Infer(options) => infer::run(&options),
         Command::Calibrate(options) => calibrate::run(&options),
         Command::Party(options) => party::run(&options),

@@ -74,7 +74,7 @@ impl Place {
 #[derive(Debug, Serialize)]
 pub(crate) struct TargetPlan {
     core: String,
-    estimated_instructions: u64,
+    pub(crate) estimated_instructions: u64,
     estimated_cycles: u64,
     estimated_energy_pj: u64,
     /// Counted under emulation.
@@ -102,11 +102,11 @@ pub(crate) struct Plan {
 
 #[derive(Debug, Serialize)]
 pub(crate) struct WorldPlan {
-    world: &'static str,
-    operations: u64,
+    pub(crate) world: &'static str,
+    pub(crate) operations: u64,
     /// Additions and multiplications priced with the table in use, where it prices them all.
     #[serde(skip_serializing_if = "Option::is_none")]
-    energy_pj: Option<f64>,
+    pub(crate) energy_pj: Option<f64>,
     /// The same as EcoFormer's authors count: without the squarings of the hash's distances.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) energy_without_squarings_pj: Option<f64>,
@@ -145,19 +145,31 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
         );
     }
     if options.two_parties.given() {
-        bail!("--network, --argmax and --inputs belong to --world mpc");
+        bail!("--network, --argmax, --inputs and --rates belong to --world mpc");
     }
     let only = options.world.and_then(Place::local);
     let prices = options.energy.load()?;
-    if let Some(model) = OneBit::load(&options.folder.model)? {
-        if options.target.is_some() {
+    let plan = make(&options.folder, options.tokens, only, options.target.as_deref(), &prices)?;
+    show(options, &plan, &prices)
+}
+
+/// Plans the worlds of this process, or `only` one, and the core if one is named.
+pub(crate) fn make(
+    folder: &ModelFolder,
+    tokens: Option<usize>,
+    only: Option<WorldName>,
+    core: Option<&str>,
+    prices: &Prices,
+) -> anyhow::Result<Plan> {
+    if let Some(model) = OneBit::load(&folder.model)? {
+        if core.is_some() {
             bail!("--target is for the fixed-point world, which has no one-bit attention");
         }
-        let plan = model.plan(options.tokens, only, &prices)?;
-        return show(options, &plan, &prices);
+        return model.plan(tokens, only, prices);
     }
-    let model = options.folder.load()?;
-    let tokens = options.tokens.unwrap_or_else(|| model.task_tokens());
+    let usual = tokens.is_none();
+    let model = folder.load()?;
+    let tokens = tokens.unwrap_or_else(|| model.task_tokens());
     if model.config.vit().is_some() && tokens != model.tokens() {
         bail!("the model reads images of {} tokens: leave --tokens out", model.tokens());
     }
@@ -175,24 +187,29 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
         worlds.push(match world {
             WorldName::Float => {
                 let counts = float_counts(&model, shape)?;
-                plan(world, &counts, None, 4 * parameters, &prices)
+                plan(world, &counts, None, 4 * parameters, prices)
             }
             WorldName::Fixed => {
                 let plan_ = fixed::plan(&model, shape)?;
-                plan(world, &plan_.counts, Some(plan_.memory.bytes()), 2 * parameters, &prices)
+                plan(world, &plan_.counts, Some(plan_.memory.bytes()), 2 * parameters, prices)
             }
             WorldName::Fixed8 => {
                 let plan_ = fixed::plan(&ByteWeights(&model), shape)?;
-                plan(world, &plan_.counts, Some(plan_.memory.bytes()), parameters, &prices)
+                plan(world, &plan_.counts, Some(plan_.memory.bytes()), parameters, prices)
             }
             WorldName::Binary => continue,
         });
     }
-    let target = match &options.target {
-        Some(core) => Some(target_plan(options, core, &fixed::plan(&model, shape)?.counts)),
+    let target = match core {
+        Some(core) => {
+            // Counts are of usual inputs.
+            let name = folder.model.file_name().unwrap_or_default().to_string_lossy();
+            let counted = if usual { export::counted(&name) } else { None };
+            Some(target_plan(core, counted, &fixed::plan(&model, shape)?.counts))
+        }
         None => None,
     };
-    let plan = Plan {
+    Ok(Plan {
         version: 1,
         parameters,
         tokens: shape.rows,
@@ -200,8 +217,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
         graph_nodes: Some(graph.len()),
         worlds,
         target,
-    };
-    show(options, &plan, &prices)
+    })
 }
 
 fn show(options: &Options, plan: &Plan, prices: &Prices) -> anyhow::Result<Outcome> {
@@ -213,11 +229,8 @@ fn show(options: &Options, plan: &Plan, prices: &Prices) -> anyhow::Result<Outco
     Ok(Outcome::Good)
 }
 
-fn target_plan(options: &Options, core: &str, counts: &Counts) -> TargetPlan {
+fn target_plan(core: &str, counted: Option<u64>, counts: &Counts) -> TargetPlan {
     let estimate = export::estimate(counts);
-    // Counts are of usual inputs.
-    let name = options.folder.model.file_name().unwrap_or_default().to_string_lossy();
-    let counted = if options.tokens.is_none() { export::counted(&name) } else { None };
     TargetPlan {
         core: core.to_owned(),
         estimated_instructions: estimate.instructions,

@@ -112,8 +112,7 @@ pub(crate) fn run(
     let circuit = Circuit { folder: folder.clone(), params: options.params.clone() };
     let classifier = circuit.classifier()?;
     let (ctx, planned) = (classifier.context(), classifier.plan());
-    let one = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
-    let rates = one.install(|| Rates::measure(ctx, planned.levels))?;
+    let rates = rates(&classifier)?;
     let plan = Plan {
         version: 1,
         world: "ckks",
@@ -146,6 +145,12 @@ pub(crate) fn run(
         print(common, &plan);
     }
     Ok(Outcome::Good)
+}
+
+/// What one core of this machine does, measured just now.
+pub(crate) fn rates(classifier: &Classifier) -> anyhow::Result<Rates> {
+    let one = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
+    Ok(one.install(|| Rates::measure(classifier.context(), classifier.plan().levels))?)
 }
 
 /// The circuit in the clear on a public image carries the variance of each logit's error.

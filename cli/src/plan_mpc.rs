@@ -1,8 +1,10 @@
 //! `plan --world mpc`: what a model costs between two parties, by layer and kind of head.
 
+use std::path::Path;
+
 use anyhow::bail;
 use clap::Args;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use undertone_mpc::channel::Network;
 use undertone_mpc::party::{Request, Task};
 use undertone_mpc::{Cost, Rates, Work};
@@ -22,41 +24,130 @@ pub(crate) struct TwoParties {
     /// With --world mpc: inputs of one session, which share the opened weights.
     #[arg(long, value_name = "N")]
     inputs: Option<usize>,
+    /// With --world mpc: seconds of a hash, a multiply-add, a word and an exchange, as `rates` of
+    /// an earlier plan names them, instead of measuring this machine.
+    #[arg(long, value_name = "H,M,W,E")]
+    rates: Option<Speeds>,
 }
 
 impl TwoParties {
     /// Whether anything was asked.
     pub(crate) fn given(&self) -> bool {
-        self.network.is_some() || self.argmax || self.inputs.is_some()
+        self.network.is_some() || self.argmax || self.inputs.is_some() || self.rates.is_some()
+    }
+
+    /// The same on another network, and at known speeds.
+    pub(crate) fn with(&self, network: Network, rates: Speeds) -> Self {
+        Self { network: Some(network), rates: Some(rates), ..self.clone() }
+    }
+
+    /// The same as words of a command line.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let network = self
+            .network
+            .map(|n| format!("--network={},{}", 2e3 * n.delay.as_secs_f64(), n.bandwidth / 1e6));
+        let argmax = self.argmax.then(|| "--argmax".to_owned());
+        let inputs = self.inputs.map(|n| format!("--inputs={n}"));
+        let rates = self.rates.map(|r| format!("--rates={r}"));
+        [network, argmax, inputs, rates].into_iter().flatten().collect()
+    }
+
+    /// The network that was asked for.
+    pub(crate) fn network(&self) -> Option<Network> {
+        self.network
+    }
+
+    /// The speeds that were given, else those of this machine.
+    pub(crate) fn speeds(&self) -> anyhow::Result<Speeds> {
+        match self.rates {
+            Some(rates) => Ok(rates),
+            None => Ok(Rates::measure()?.into()),
+        }
     }
 }
 
 #[derive(Debug, Serialize)]
-struct Plan {
+pub(crate) struct Plan {
     version: u32,
     world: &'static str,
+    /// SHA-256 of the model's config.json, on which everything but the speeds depends.
+    config_sha256: String,
     tokens: usize,
     inputs: usize,
-    /// Seconds a unit of work, measured on this machine just now.
+    /// Seconds a unit of work, measured on this machine just now unless they were given.
     rates: Speeds,
     phases: Vec<Phase>,
     /// Everything before the first input: it does not depend on one.
     setup: Phase,
     /// Everything from the first input on.
-    online: Phase,
+    pub(crate) online: Phase,
 }
 
-#[derive(Debug, Serialize)]
-struct Speeds {
+/// Seconds a unit of work.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Speeds {
     hash_seconds: f64,
     product_seconds: f64,
     word_seconds: f64,
     exchange_seconds: f64,
 }
 
+impl From<Rates> for Speeds {
+    fn from(rates: Rates) -> Self {
+        Self {
+            hash_seconds: rates.hash,
+            product_seconds: rates.product,
+            word_seconds: rates.word,
+            exchange_seconds: rates.exchange,
+        }
+    }
+}
+
+impl From<Speeds> for Rates {
+    fn from(speeds: Speeds) -> Self {
+        Self {
+            hash: speeds.hash_seconds,
+            product: speeds.product_seconds,
+            word: speeds.word_seconds,
+            exchange: speeds.exchange_seconds,
+        }
+    }
+}
+
+impl std::str::FromStr for Speeds {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let parts: Result<Vec<f64>, _> = text.split(',').map(|p| p.trim().parse()).collect();
+        match parts.as_deref() {
+            Ok(&[hash_seconds, product_seconds, word_seconds, exchange_seconds])
+                if parts.iter().flatten().all(|x| (0.0..1.0).contains(x)) =>
+            {
+                Ok(Self { hash_seconds, product_seconds, word_seconds, exchange_seconds })
+            }
+            _ => bail!("four numbers of seconds, from 0 to 1, separated by commas"),
+        }
+    }
+}
+
+impl std::fmt::Display for Speeds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [h, m, w, e] =
+            [self.hash_seconds, self.product_seconds, self.word_seconds, self.exchange_seconds];
+        write!(f, "{h:e},{m:e},{w:e},{e:e}")
+    }
+}
+
+/// What a saved plan says of where it was made and for what.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Saved {
+    pub(crate) config_sha256: String,
+    pub(crate) rates: Speeds,
+}
+
 #[derive(Debug, Serialize)]
-struct Sides {
-    client: u64,
+pub(crate) struct Sides {
+    pub(crate) client: u64,
     server: u64,
 }
 
@@ -67,16 +158,16 @@ impl From<[u64; 2]> for Sides {
 }
 
 #[derive(Debug, Serialize)]
-struct Phase {
+pub(crate) struct Phase {
     phase: String,
     exchanges: u64,
-    depth: u64,
-    sent_bytes: Sides,
+    pub(crate) depth: u64,
+    pub(crate) sent_bytes: Sides,
     preprocessing_bytes: Sides,
     work: Units,
     compute_seconds: f64,
     /// depth · (one-way delay + exchange) + bytes / bandwidth + compute, for each network.
-    latency_seconds: Vec<f64>,
+    pub(crate) latency_seconds: Vec<f64>,
 }
 
 /// One party's local work.
@@ -87,7 +178,8 @@ struct Units {
     words: u64,
 }
 
-struct Maker {
+/// Rates, and networks with their names.
+pub(crate) struct Maker {
     rates: Rates,
     networks: Vec<(String, Network)>,
 }
@@ -115,8 +207,22 @@ pub(crate) fn run(
     options: &TwoParties,
     common: &Common,
 ) -> anyhow::Result<Outcome> {
-    // The configuration says everything: a plan needs no weights.
-    let task = Task::dealer(&folder.model)?;
+    let (maker, plan) = make(&folder.model, tokens, options)?;
+    if common.json {
+        json(&plan)?;
+    } else {
+        print(common, &maker, &plan);
+    }
+    Ok(Outcome::Good)
+}
+
+/// Plans a folder, of which nothing but the configuration is read: a plan needs no weights.
+pub(crate) fn make(
+    folder: &Path,
+    tokens: Option<usize>,
+    options: &TwoParties,
+) -> anyhow::Result<(Maker, Plan)> {
+    let task = Task::dealer(folder)?;
     let tokens = tokens.unwrap_or_else(|| task.model.task_tokens());
     let inputs = options.inputs.unwrap_or(1);
     if inputs == 0 || inputs > Request::MOST_INPUTS {
@@ -134,7 +240,8 @@ pub(crate) fn run(
         }
         None => vec![named("LAN", Network::LAN), named("WAN", Network::WAN)],
     };
-    let maker = Maker { rates: Rates::measure()?, networks };
+    let speeds = options.speeds()?;
+    let maker = Maker { rates: speeds.into(), networks };
     // Phases that overlap count once in the depth of the whole.
     let setup = planned.works().find(|(name, ..)| *name == "weights");
     let setup = setup.map_or_else(Default::default, |(_, cost, work)| (*cost, *work));
@@ -151,24 +258,15 @@ pub(crate) fn run(
     let plan = Plan {
         version: 1,
         world: "shared",
+        config_sha256: task.digest().to_owned(),
         tokens,
         inputs,
-        rates: Speeds {
-            hash_seconds: maker.rates.hash,
-            product_seconds: maker.rates.product,
-            word_seconds: maker.rates.word,
-            exchange_seconds: maker.rates.exchange,
-        },
+        rates: speeds,
         phases: planned.works().map(|(name, cost, work)| maker.phase(name, cost, work)).collect(),
         setup: maker.phase("set-up: weights", &setup.0, &setup.1),
         online: maker.phase("online: all inputs", &online.0, &online.1),
     };
-    if common.json {
-        json(&plan)?;
-    } else {
-        print(common, &maker, &plan);
-    }
-    Ok(Outcome::Good)
+    Ok((maker, plan))
 }
 
 fn print(common: &Common, maker: &Maker, plan: &Plan) {

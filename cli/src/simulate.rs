@@ -30,6 +30,11 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    /// A model folder.
+    pub(crate) fn of(folder: &std::path::Path) -> Self {
+        Self { model: Some(folder.to_owned()), tokens: None, workload: None }
+    }
+
     /// What was asked for, if anything.
     pub(crate) fn load(&self) -> anyhow::Result<Option<Workload>> {
         if let Some(folder) = &self.model {

@@ -1,25 +1,29 @@
 """The search: its parts against hand-made cases, and a small one from end to end."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import torch
 
 from undertone_train.attention import Head, attend
 from undertone_train.blend import Blend, simplex
-from undertone_train.cli import main
+from undertone_train.cli import _parse, main
 from undertone_train.export import export
 from undertone_train.model import Encoder
+from undertone_train.prices import Prices, SearchError
 from undertone_train.read import adopt
 from undertone_train.recipes import KINDS, RECIPES, Recipe, replace
 from undertone_train.search import (
     Assignment,
-    Found,
-    Plan,
-    SearchError,
+    Retraining,
     Space,
-    figure,
     markdown,
     search,
     top,
@@ -102,15 +106,6 @@ def test_a_budget_is_kept_and_shared_rounds_are_seen() -> None:
         within(shares, 1, rounds)
 
 
-def test_a_figure_of_a_plan_is_found_or_named() -> None:
-    plan = {"worlds": [{"operations": 7, "world": "float"}]}
-    assert figure(plan, "worlds.0.operations") == 7
-    with pytest.raises(SearchError, match="'operations', 'world'"):
-        figure(plan, "worlds.0.seconds")
-    with pytest.raises(SearchError, match="not a number"):
-        figure(plan, "worlds.0.world")
-
-
 @pytest.fixture
 def base(monkeypatch: pytest.MonkeyPatch) -> Recipe:
     monkeypatch.setattr("undertone_train.tasks.EVALUATION_EPISODES", 64)
@@ -128,10 +123,32 @@ def trainer(folder: Path, deadline: float | None = None):  # type: ignore[no-unt
     return make
 
 
-def run(folder: Path, base: Recipe, deadline: float | None = None) -> list[tuple[Recipe, Found]]:
-    space = Space(base, (KINDS["scaling"], KINDS["relu"]))
-    make = trainer(folder, deadline)
-    return search(space, make, folder, (2, 2), 0.1, [(0.5, 1.0)], [5.0], rounds, "the command")
+class Rounds(Prices):
+    """A layer costs 10 for a ReLU-softmax head, 1 without; softmax runs nowhere."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__("no-such-program", "rounds", [], folder, None)
+
+    def model(self, folder: Path) -> float:
+        self.unit = "count"
+        layers = json.loads((folder / "config.json").read_text())["undertone"]["layers"]
+        kinds = [{head["kind"] for head in layer["heads"]} for layer in layers]
+        if any("two_quad" in kind for kind in kinds):
+            raise SearchError("two_quad: no rounds for that")
+        return float(sum(10 if "relu_softmax" in kind else 1 for kind in kinds))
+
+
+HOW = Retraining("the command")
+SEARCH = "recall-softmax-search"
+
+
+def run(
+    folder: Path, base: Recipe, deadline: float | None = None, budget: float = 5.0
+) -> dict[str, Any]:
+    # The dear kind comes first: prices put it last.
+    space = Space(base, (KINDS["relu"], KINDS["scaling"]))
+    make, prices = trainer(folder, deadline), Rounds(folder / SEARCH)
+    return search(space, make, folder, (2, 2), 0.1, [(0.5, 1.0)], [budget], prices, HOW)
 
 
 def test_a_search_from_end_to_end_resumes_and_repeats(tmp_path: Path, base: Recipe) -> None:
@@ -141,63 +158,183 @@ def test_a_search_from_end_to_end_resumes_and_repeats(tmp_path: Path, base: Reci
     with pytest.raises(SearchError, match="goes on"):
         run(tmp_path / "b", base, deadline=0.0)
     resumed = run(tmp_path / "b", base)
-    assert straight == resumed
-    (half, by_mu), (cheap, by_budget) = straight
-    assert by_mu.kinds.count("r") == 2 and by_mu.cost == 10
-    assert by_budget.kinds == "ssss" and by_budget.cost == 1
-    assert half.config.layers[0].heads.count(KINDS["relu"]) == 2
-    assert cheap.teacher == base.name and cheap.label_share == 0
-    report = json.loads((tmp_path / "a" / "recall-softmax-search" / "front.json").read_text())
-    assert [m["kinds"] for m in report["models"]] == [by_mu.kinds, by_budget.kinds]
-    assert markdown([f for _, f in straight]).count("\n") == 3
+    same = ("candidates", "candidates_cost", "shares", "models", "teacher")
+    assert [straight[k] for k in same] == [resumed[k] for k in same]
+    assert [c["kind"] for c in straight["candidates"]] == ["scaling", "relu_softmax"]
+    assert straight["candidates_cost"] == [1, 10]
+    cheap, half = straight["models"]
+    assert half["kinds"].count("r") == 2 and half["cost"] == 10
+    assert cheap["kinds"] == "ssss" and cheap["cost"] == 1 and not cheap["dominated"]
+    made = tmp_path / "a" / SEARCH / "models"
+    heads = json.loads((made / half["name"] / "config.json").read_text())["undertone"]["layers"]
+    assert [h["kind"] for h in heads[0]["heads"]].count("relu_softmax") == 2
+    training = json.loads((made / cheap["name"] / "training.json").read_text())
+    assert training["command"] == "the command" and training["needs_runs"] == [SEARCH, base.name]
+    kept = json.loads((tmp_path / "a" / SEARCH / "front.json").read_text())
+    assert kept == json.loads(json.dumps(straight))
+    assert markdown(straight).count("\n") == 3
+    drawn = ElementTree.parse(straight["plot"]).getroot()
+    assert sum(e.tag.endswith("circle") for e in drawn.iter()) == 3
+    assert "rounds-5" in "".join(drawn.itertext())
 
 
 def test_the_blends_cost_moves_heads_to_the_cheap_kind(tmp_path: Path, base: Recipe) -> None:
     trainer(tmp_path)(base).run()
     space = Space(base, (KINDS["scaling"], KINDS["relu"]))
-    make = trainer(tmp_path)
-    search(space, make, tmp_path, (6, 1), 10.0, [], [], None, "")
-    shares = json.loads((tmp_path / "recall-softmax-search" / "front.json").read_text())["shares"]
-    assert all(head[1] < 0.99 for head in shares[0])
+    report = search(space, trainer(tmp_path), tmp_path, (6, 1), 10.0, [], [], None, HOW)
+    assert all(head[1] < 0.99 for head in report["shares"][0])
 
 
-def test_a_budget_without_a_cost_is_refused(tmp_path: Path, base: Recipe) -> None:
-    space = Space(base, (KINDS["scaling"], KINDS["relu"]))
+def test_what_cannot_be_searched_is_refused_before_training(tmp_path: Path, base: Recipe) -> None:
+    trainer(tmp_path)(base).run()
+    with pytest.raises(SearchError, match=r"budget 0.5 cannot .* costs 1 \(count\), with scaling"):
+        run(tmp_path, base, budget=0.5)
+    space = Space(base, (KINDS["scaling"], KINDS["two_quad"]))
+    prices = Rounds(tmp_path / SEARCH)
+    with pytest.raises(SearchError, match='"two_quad".*no price rounds: two_quad: no rounds'):
+        search(space, trainer(tmp_path), tmp_path, (1, 1), 0.1, [(0.5, 1.0)], [], prices, HOW)
     with pytest.raises(SearchError, match="--cost"):
-        search(space, trainer(tmp_path), tmp_path, (1, 1), 0.1, [], [1.0], None, "")
+        search(space, trainer(tmp_path), tmp_path, (1, 1), 0.1, [], [1.0], None, HOW)
+    assert not (tmp_path / SEARCH / "log.jsonl").exists()
 
 
-def test_a_shipped_model_serves_as_the_teacher(tmp_path: Path, base: Recipe) -> None:
-    trainer(tmp_path / "runs")(base).run()
-    export(base, tmp_path / "runs", tmp_path / "models", 0)
-    assert adopt(base, tmp_path / "adopted", tmp_path / "models") == 0
-    (first, _), _ = run(tmp_path / "runs", base)
-    (second, _), _ = run(tmp_path / "adopted", base)
-    assert first == second
-    with pytest.raises(ValueError, match="another shape"):
-        adopt(replace(base, config=first.config), tmp_path / "x", tmp_path / "models")
+def test_prices_are_remembered_and_those_of_another_model_refused(
+    tmp_path: Path, base: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer(tmp_path)(base).run()
+    first = run(tmp_path, base)
+    asked: list[Path] = []
+    real = Rounds.model
+
+    def counted(self: Rounds, folder: Path) -> float:
+        asked.append(folder)
+        return real(self, folder)
+
+    monkeypatch.setattr(Rounds, "model", counted)
+    assert run(tmp_path, base) == first
+    assert {folder.parent.name for folder in asked} == {"models"}
+    other = replace(base, batch=8)
+    (tmp_path / base.name / "checkpoint.pt").unlink()
+    trainer(tmp_path)(other).run()
+    with pytest.raises(SearchError, match="prices of another model"):
+        run(tmp_path, base)
 
 
-def test_a_missing_program_and_a_refusal_are_named(tmp_path: Path, base: Recipe) -> None:
+def test_retraining_without_the_teacher_is_another_run(tmp_path: Path, base: Recipe) -> None:
     space = Space(base, (KINDS["scaling"], KINDS["relu"]))
+    taught = space.retrain_recipe("x", ((0, 1, 0, 1),), 8, HOW)
+    alone = space.retrain_recipe("x", ((0, 1, 0, 1),), 8, Retraining(labels=True, scratch=True))
+    assert (taught.teacher, taught.label_share, taught.start) == (base.name, 0.0, SEARCH)
+    assert (alone.teacher, alone.label_share, alone.start) == (None, base.label_share, None)
+    assert taught.name != alone.name
 
-    def plan(program: str) -> Plan:
-        return Plan(program, space, tmp_path, None, [], "worlds", known={})
 
+def test_a_model_folder_serves_as_the_teacher(tmp_path: Path, base: Recipe) -> None:
+    trainer(tmp_path / "runs")(base).run()
+    folder = export(base, tmp_path / "runs", tmp_path / "models", 0)
+    adopt(base, tmp_path / "adopted", folder, 0)
+    adopt(base, tmp_path / "adopted", folder, 0)
+    first, second = run(tmp_path / "runs", base), run(tmp_path / "adopted", base)
+    assert first["models"] == second["models"]
+    other = replace(
+        base, config=Space(base, (KINDS["relu"], KINDS["scaling"])).config(((0, 0, 1, 1),))
+    )
+    with pytest.raises(ValueError, match="another shape"):
+        adopt(other, tmp_path / "x", folder, 0)
+    (tmp_path / "third" / base.name).mkdir(parents=True)
+    trainer(tmp_path / "third")(replace(base, batch=8)).run()
+    with pytest.raises(ValueError, match="another model than"):
+        adopt(base, tmp_path / "third", folder, 0)
+
+
+def test_a_missing_program_and_a_refusal_are_named(tmp_path: Path) -> None:
     with pytest.raises(SearchError, match="cargo build"):
-        plan("no-such-program").ask(["plan"])
-    with pytest.raises(SearchError, match="false plan refused"):
-        plan("false").ask(["plan"])
+        Rounds(tmp_path).ask(["price"])
+    prices = Rounds(tmp_path)
+    prices.program = "false"
+    with pytest.raises(SearchError, match="undertone price:"):
+        prices.ask(["price"])
 
 
 def test_the_command_names_what_it_lacks(
     tmp_path: Path, base: Recipe, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    where = ["--runs", str(tmp_path / "runs"), "--shipped", str(tmp_path / "none")]
-    assert main(["search", base.name, "--device", "cpu", *where]) == 2
-    assert "neither trained nor" in capsys.readouterr().err
-    assert main(["search", base.name, "--kinds", "scaling,magic", *where]) == 2
-    assert "'magic'" in capsys.readouterr().err
+    where = ["--runs", str(tmp_path / "runs"), "--teacher", str(tmp_path / "none")]
+    for more, word in (
+        ([], "neither trained nor"),
+        (["--kinds", "scaling,magic"], "'magic'"),
+        (["--kinds", "relu"], "two different kinds"),
+        (["--mu", "0.5", "--gelu", "0.5,0.7"], "2 values of --gelu for 1"),
+    ):
+        trained = tmp_path / "runs" / base.name / "final.pt"
+        if "gelu" in " ".join(more):
+            trainer(tmp_path / "runs")(base).run()
+            where = where[:2]
+        assert main(["search", base.name, "--device", "cpu", *where, *more]) == 2
+        said = capsys.readouterr().err
+        assert word in said, (said, trained)
+
+
+def test_published_searches_are_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = _parse(["search", "cifar10-mpcvit"])
+    assert (parsed.base, parsed.mu, parsed.scratch) == ("cifar10-softmax", "0.1,0.3,0.5,0.7", True)
+    assert (parsed.search_epochs, parsed.epochs, parsed.labels) == (300, 600, False)
+    parsed = _parse(["search", "cifar10-mpcvit-plus", "--epochs", "5"])
+    assert parsed.gelu.count(",") == 1 and parsed.epochs == 5
+    assert _parse(["search", "cifar10-mpcvit-labels"]).labels
+
+
+KILLED = """
+import sys
+from pathlib import Path
+import torch
+import undertone_train.tasks
+undertone_train.tasks.EVALUATION_EPISODES = 64
+from undertone_train.recipes import RECIPES, replace
+from undertone_train.cli import _parse, main
+torch.set_num_threads(1)
+name = "recall-softmax"
+RECIPES[name] = replace(RECIPES[name], epochs=2, steps=4, batch=16, every=1)
+runs = sys.argv[1]
+if not (Path(runs) / name / "final.pt").exists():
+    main(["run", name, "--seeds", "0", "--device", "cpu", "--runs", runs])
+main(["search", name, "--mu", "0.5,1", "--device", "cpu", "--runs", runs,
+      "--search-epochs", "12", "--epochs", "12"])
+print("finished", flush=True)
+"""
+
+
+def test_a_killed_search_goes_on_to_the_same_result(tmp_path: Path) -> None:
+    script = tmp_path / "search.py"
+    script.write_text(KILLED)
+
+    def start(runs: str) -> subprocess.Popen[str]:
+        command = [sys.executable, str(script), str(tmp_path / runs)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    assert start("a").communicate()[0].endswith("finished\n")
+    killed = 0
+    # Once in the search, once in a retraining, each time between a checkpoint and the next.
+    for name, after in ((SEARCH, 3), ("recall-softmax-mu1", 1)):
+        log = tmp_path / "b" / name / "log.jsonl"
+        process = start("b")
+        while process.poll() is None:
+            if log.exists() and log.read_text().count("\n") > after:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                killed += 1
+            time.sleep(0.002)
+        process.communicate()
+    assert killed == 2
+    assert start("b").communicate()[0].endswith("finished\n")
+    for name in (SEARCH, "recall-softmax-mu0.5", "recall-softmax-mu1"):
+        runs = [
+            torch.load(tmp_path / folder / name / "final.pt", weights_only=True)["model"]
+            for folder in "ab"
+        ]
+        assert all(torch.equal(runs[0][key], runs[1][key]) for key in runs[0]), name
+    fronts = [json.loads((tmp_path / f / SEARCH / "front.json").read_text()) for f in "ab"]
+    assert fronts[0]["models"] == fronts[1]["models"]
 
 
 def test_a_removed_gelu_leaves_one_matrix_that_computes_the_same(
@@ -214,11 +351,12 @@ def test_a_removed_gelu_leaves_one_matrix_that_computes_the_same(
     block.linearize.beta.data.zero_()
     block.blend.alpha.data.copy_(torch.tensor([[1.0, 0.0] * 4]))
     save(
-        tmp_path / "recall-softmax-search" / "final.pt", {"model": model.state_dict(), "seeds": [0]}
+        tmp_path / "recall-softmax-search-plus" / "final.pt",
+        {"model": model.state_dict(), "seeds": [0]},
     )
-    recipe = space.retrain_recipe("fused", ((0, 0, 0, 0, 0),), 1, "", False)
+    recipe = space.retrain_recipe("fused", ((0, 0, 0, 0, 0),), 1, HOW)
     alone = Encoder(recipe.config, 1)
-    load_matching(alone, tmp_path / "recall-softmax-search" / "final.pt", [0])
+    load_matching(alone, tmp_path / "recall-softmax-search-plus" / "final.pt", [0])
     assert not hasattr(alone.blocks[0], "down") and alone.blocks[0].up.weight.shape == (1, 64, 64)
     x, _ = base.recall.episodes(1, 8)
     torch.testing.assert_close(
@@ -230,11 +368,10 @@ def test_removing_gelus_is_searched_and_named(tmp_path: Path, base: Recipe) -> N
     trainer(tmp_path)(base).run()
     space = Space(base, (KINDS["scaling"], KINDS["relu"]), linearize=True)
     make = trainer(tmp_path)
-    (_, none), (_, all_of_it) = search(
-        space, make, tmp_path, (1, 1), 0.1, [(0.5, 0.0), (0.5, 1.0)], [], None, ""
-    )
-    assert none.name.endswith("mu0.5-gelu0") and "+" not in none.kinds
-    assert all_of_it.kinds.endswith("+")
+    report = search(space, make, tmp_path, (1, 1), 0.1, [(0.5, 0.0), (0.5, 1.0)], [], None, HOW)
+    kinds = {m["name"]: m["kinds"] for m in report["models"]}
+    assert "+" not in kinds["recall-softmax-mu0.5-gelu0"]
+    assert kinds["recall-softmax-mu0.5-gelu1"].endswith("+")
     affine = RECIPES["vit-fmnist-he1"]
     with pytest.raises(SearchError, match="no GELU"):
         Space(affine, (KINDS["scaling"], KINDS["relu"]), linearize=True)

@@ -11,13 +11,16 @@ import torch
 
 from undertone_train import train
 from undertone_train.augment import Augment, augment, normalise
+from undertone_train.cli import main
 from undertone_train.data import DataError, fashion_mnist, read_idx
 from undertone_train.export import export
+from undertone_train.model import Encoder, Linear
 from undertone_train.read import read_model
 from undertone_train.recipes import RECIPES, Recipe, replace
 from undertone_train.table import table
 from undertone_train.tasks import RecallTask, Sources
 from undertone_train.train import Options, Trainer
+from undertone_train.transfer import load_matching
 
 
 @pytest.fixture(autouse=True)
@@ -126,3 +129,26 @@ def test_evaluation_counts(tmp_path: Path) -> None:
     assert isinstance(run.task, RecallTask)
     accuracy = train.evaluate(run.model, run.task)[0]
     assert 0 <= accuracy <= 100 and run.model.training
+
+
+def test_a_shipped_one_bit_model_can_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "vit-fmnist-bivit-full"
+    folder = Path(__file__).parents[2] / "models" / "one-bit" / name
+    assert main(["adopt", name, str(folder), "--runs", str(tmp_path)]) == 0
+    longer = RECIPES[f"{name}-longer"]
+    assert longer.start == name and longer.config == RECIPES[name].config
+    model = Encoder(longer.config, 1)
+    load_matching(model, tmp_path / name / "final.pt", [0])
+    # The signs that ship, on weights that a few hundred steps of the recipe's rate can turn.
+    for module in model.modules():
+        if isinstance(module, Linear) and module.bits == "sign":
+            centred = module.weight - module.weight.mean(-1, keepdim=True)
+            size = centred.abs().mean(-1)
+            assert (size <= 2 * module.scale.abs() + 1e-6).all()
+    shipped = read_model(folder).float()
+    x = torch.randn(1, 3, 1, 28, 28)
+    torch.testing.assert_close(model.eval()(x)[0], shipped(x)[0])
+    assert main(["adopt", "vit-fmnist", str(folder), "--runs", str(tmp_path)]) == 2
+    assert "another shape" in capsys.readouterr().err

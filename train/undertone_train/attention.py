@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 KINDS = (
     "softmax",
@@ -130,12 +131,16 @@ def weights(head: Head, s: Tensor, mask: Tensor | None = None) -> tuple[Tensor, 
 
 
 def attend(
-    head: Head, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
+    head: Head, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0
 ) -> tuple[Tensor, Tensor | float]:
     """One kind of attention over ``q``, ``k``, ``v`` of shape [..., N, d].
 
     Returns the output [..., N, d] and the denominator, which the row-sum regulariser reads.
+    ``dropout`` is the share of weights that training leaves out, the others made larger for it.
     """
+    if dropout:
+        w, denominator = weights(head, scores(q, k), mask)
+        return F.dropout(w / denominator, dropout) @ v, denominator
     if head.kind == "uniform" and mask is None:
         return v.mean(-2, keepdim=True).expand_as(v), float(v.shape[-2])
     if head.kind == "scaling" and mask is None:
@@ -156,7 +161,12 @@ def groups(heads: tuple[Head, ...]) -> list[tuple[Head, list[int]]]:
 
 
 def mixture(
-    heads: tuple[Head, ...], q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
+    heads: tuple[Head, ...],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    dropout: float = 0.0,
 ) -> tuple[Tensor, list[tuple[Head, Tensor | float]]]:
     """Heterogeneous heads: ``q``, ``k``, ``v`` are [..., H, N, d], one entry of ``heads`` a head.
 
@@ -166,14 +176,16 @@ def mixture(
         raise ValueError(f"{len(heads)} heads are configured, the tensors have {q.shape[-3]}")
     parts = groups(heads)
     if len(parts) == 1:
-        out, denominator = attend(heads[0], q, k, v, mask)
+        out, denominator = attend(heads[0], q, k, v, mask, dropout)
         return out, [(heads[0], denominator)]
     outputs: list[Tensor | None] = [None] * len(heads)
     denominators: list[tuple[Head, Tensor | float]] = []
     for head, members in parts:
         adjacent = members == list(range(members[0], members[-1] + 1))
         at = slice(members[0], members[-1] + 1) if adjacent else members
-        out, denominator = attend(head, q[..., at, :, :], k[..., at, :, :], v[..., at, :, :], mask)
+        out, denominator = attend(
+            head, q[..., at, :, :], k[..., at, :, :], v[..., at, :, :], mask, dropout
+        )
         denominators.append((head, denominator))
         for position, member in enumerate(members):
             outputs[member] = out[..., position, :, :]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,11 +14,16 @@ DRAWS = 7
 
 @dataclass(frozen=True)
 class Augment:
-    """Shift by up to ``shift`` pixels, mirror, erase a box with probability ``erase``."""
+    """Shift by up to ``shift`` pixels, mirror, erase a box with probability ``erase``.
+
+    With ``mixup`` above zero each batch is mixed with itself in reverse order: half of the
+    batches in shares from Beta(mixup, mixup), the others by CutMix, a box of uniform area.
+    """
 
     shift: int = 2
     flip: bool = True
     erase: float = 0.25
+    mixup: float = 0.0
 
 
 def augment(
@@ -65,3 +71,40 @@ def augment(
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """uint8 [B, C, H, W] to normalised float32."""
     return (images.float() / 255.0 - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
+
+
+def mix_draws(how: Augment, steps: int, rng: torch.Generator) -> Tensor:
+    """[steps, 4]: the image's own share, 1 for CutMix, and the box's centre."""
+    uniform = torch.rand(steps, 3, generator=rng)
+    seed = int(torch.randint(1 << 62, (1,), generator=rng))
+    beta = np.random.default_rng(seed).beta(how.mixup, how.mixup, steps)
+    cut = uniform[:, 0] < 0.5
+    area = torch.rand(steps, generator=rng)
+    share = torch.where(cut, area, torch.from_numpy(beta).float())
+    return torch.stack([share, cut.float(), uniform[:, 1], uniform[:, 2]], -1)
+
+
+def mix(images: Tensor, labels: Tensor, draws: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Mixes each image with one from the batch's other end.
+
+    ``images`` [R, B, C, H, W], ``labels`` [R, B], ``draws`` [R, B, 4]; returns the images and
+    the classes' shares [R, B, classes].
+    """
+    height, width = images.shape[-2:]
+    share, cut, across, down = draws[:, 0].unbind(-1)
+    side = (1 - share).sqrt()
+
+    def inside(length: int, centre: Tensor) -> Tensor:
+        at = torch.arange(length, device=images.device)
+        low = (centre * length - side * length / 2).round().clamp(0, length)
+        high = (centre * length + side * length / 2).round().clamp(0, length)
+        return (at >= low[:, None]) & (at < high[:, None])
+
+    box = (inside(height, down)[:, :, None] & inside(width, across)[:, None, :]).to(images.dtype)
+    other = cut.view(-1, 1, 1) * box + (1 - cut.view(-1, 1, 1)) * (1 - share.view(-1, 1, 1))
+    # A box that the border cuts is smaller: labels follow what is seen.
+    seen = other.mean((-1, -2)).view(-1, 1, 1)
+    other = other.view(-1, 1, 1, height, width)
+    mixed = images * (1 - other) + images.flip(1) * other
+    one = torch.nn.functional.one_hot(labels, classes).to(images.dtype)
+    return mixed, one * (1 - seen) + one.flip(1) * seen

@@ -44,12 +44,14 @@ class Blend(nn.Module):
         """α as [R, H, K]."""
         return self.alpha.unflatten(1, (-1, len(self.candidates)))
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float = 0.0
+    ) -> Tensor:
         """``q``, ``k``, ``v`` [R, B, H, N, d] to [R, B, H, N, d]."""
         shares = self.shares()[:, None, :, None, None]
         out = torch.zeros_like(v)
         for index, head in enumerate(self.candidates):
-            out = out + shares[..., index] * attend(head, q, k, v, mask)[0]
+            out = out + shares[..., index] * attend(head, q, k, v, mask, dropout)[0]
         return out
 
     def cost(self) -> Tensor:

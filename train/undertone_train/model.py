@@ -153,6 +153,7 @@ class Block(nn.Module):
         width, eps = config.hidden_size, config.layer_norm_eps
         inner = config.intermediate_size if layer.mlp == "full" else width
         self.layer, self.heads, self.post = layer, len(layer.heads), config.norm_position == "post"
+        self.attention_dropout = self.drop_path = 0.0
         self.norm1 = norm(layer.norm, replicas, width, eps)
         self.query = Linear(replicas, width, width, layer.weights)
         self.kind = layer.heads[0].kind
@@ -195,8 +196,9 @@ class Block(nn.Module):
     def attention(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         q, k, v = self.project(x)
         penalty: Tensor | None = None
+        dropout = self.attention_dropout if self.training else 0.0
         if hasattr(self, "blend"):
-            out = self.blend(q, k, v, mask)
+            out = self.blend(q, k, v, mask, dropout)
         elif self.shared:
             out = ecoformer(self.layer.heads[0], self.hash(q), v)
         elif self.kind == "bivit":
@@ -205,12 +207,18 @@ class Block(nn.Module):
                 scale = self.value_scale.view(v.shape[0], 1, self.heads, 1, v.shape[-1])
             out = bivit(self.layer.heads[0], q, k, v, scale)
         else:
-            out, denominators = mixture(self.layer.heads, q, k, v, mask)
+            out, denominators = mixture(self.layer.heads, q, k, v, mask, dropout)
             for head, denominator in denominators:
                 if head.kind == "power" and isinstance(denominator, Tensor):
                     term = row_sum_penalty(head, denominator)
                     penalty = term if penalty is None else penalty + term
         return self.out(out.transpose(2, 3).flatten(3)), penalty
+
+    def kept(self, branch: Tensor) -> Tensor:
+        """Stochastic depth: in training, some images do without the branch [R, B, N, D]."""
+        if not (self.training and self.drop_path):
+            return branch
+        return branch * F.dropout(branch.new_ones(*branch.shape[:2], 1, 1), self.drop_path)
 
     def mlp(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.layer.activation == "sign":
@@ -238,13 +246,13 @@ class Block(nn.Module):
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         if self.post:
             attended, rows = self.attention(x, mask)
-            x = self.norm1(x + attended)
+            x = self.norm1(x + self.kept(attended))
             fed, activations = self.mlp(x)
-            return self.norm2(x + fed), rows, activations
+            return self.norm2(x + self.kept(fed)), rows, activations
         attended, rows = self.attention(self.norm1(x), mask)
-        x = x + attended
+        x = x + self.kept(attended)
         fed, activations = self.mlp(self.norm2(x))
-        return x + fed, rows, activations
+        return x + self.kept(fed), rows, activations
 
 
 class Encoder(nn.Module):
@@ -282,6 +290,18 @@ class Encoder(nn.Module):
         if config.norm_position == "pre":
             self.final_norm = norm(config.final_norm, replicas, width, eps)
         self.classifier = Linear(replicas, width, len(config.labels))
+
+    def regularise(self, attention_dropout: float, drop_path: float) -> None:
+        """Dropout of attention weights, and stochastic depth that grows to ``drop_path``.
+
+        Both are drawn for all replicas together: seeds side by side then learn something else
+        than seeds alone.
+        """
+        last = max(len(self.blocks) - 1, 1)
+        for index, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            block.attention_dropout = attention_dropout
+            block.drop_path = drop_path * index / last
 
     def blends(self) -> list[Blend | Linearize]:
         """The blends of a search; empty otherwise."""

@@ -76,11 +76,12 @@ def read_model(folder: Path) -> Encoder:
         signs = torch.stack([(bits >> i) & 1 for i in range(8)], -1).flatten(1)
         signs = signs[:, : module.weight.shape[-1]].float() * 2 - 1
         # Any weights with these signs about their row mean will do: binarizing finds the signs.
+        # Two scales apart they have about the size of the weights that were binarized, so that a
+        # run which starts here can still turn them.
         count = signs.shape[1]
-        positive = (signs > 0).sum(1, keepdim=True).float()
-        module.weight.data.copy_(
-            torch.where(signs > 0, (count - positive) / count, -positive / count)
-        )
+        positive = (signs > 0).sum(1, keepdim=True).float() / count
+        apart = 2 * module.scale.data[0].abs().unsqueeze(1).float()
+        module.weight.data.copy_(torch.where(signs > 0, 1 - positive, -positive) * apart)
 
     def norms(module: Any, name: str) -> None:
         take(module.weight, f"{name}.weight")
@@ -126,15 +127,26 @@ def read_model(folder: Path) -> Encoder:
     return model.double().eval()
 
 
-def adopt(recipe: Recipe, runs: Path, models: Path) -> int:
-    """Makes a shipped model the finished run of its recipe; returns the seed it was trained with.
+def adopt(recipe: Recipe, runs: Path, folder: Path, seed: int) -> None:
+    """Makes a model folder the finished run of its recipe, as if ``seed`` had led to it.
 
-    What starts from a recipe or is taught by it then needs no training of it.
+    What starts from a recipe or is taught by it then needs no training of it. A run that is there
+    already must have these weights.
     """
-    folder = models / recipe.name
     model = read_model(folder).float()
     if model.config != recipe.config:
         raise ValueError(f"{folder} has another shape than the recipe {recipe.name}")
-    seed = int(json.loads((folder / "training.json").read_text())["seed"])
-    save(runs / recipe.name / "final.pt", {"model": model.state_dict(), "seeds": [seed]})
-    return seed
+    final = runs / recipe.name / "final.pt"
+    if final.exists():
+        saved = torch.load(final, map_location="cpu", weights_only=True)
+        own = model.state_dict()
+        row = saved["seeds"].index(seed) if seed in saved["seeds"] else None
+        if row is None or any(
+            not torch.equal(own[n][0], t[row]) for n, t in saved["model"].items()
+        ):
+            raise ValueError(
+                f"{final} is another model than {folder} (or of another seed than {seed}): "
+                "name another folder with --runs"
+            )
+        return
+    save(final, {"model": model.state_dict(), "seeds": [seed]})

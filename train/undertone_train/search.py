@@ -2,28 +2,29 @@
 
 Zeng et al. 2023 (MPCViT): train a model whose heads are blends, keep the dear kind
 where its share is largest, retrain from the softmax teacher. Here the number of heads that keep
-it follows from a share μ, as published, or from a budget that ``undertone plan`` is asked about.
+it follows from a share μ, as published, or from a budget that ``undertone price`` is asked about.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import shutil
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from .attention import Head
 from .config import Config
-from .export import load_run, tensors
+from .export import export
+from .plot import Point, svg
+from .prices import Prices, SearchError
 from .recipes import RECIPES, Recipe, replace
-from .train import Trainer
+from .train import Trainer, evaluate
 
 Assignment = tuple[tuple[int, ...], ...]
 """The candidate's index of each head, a tuple a layer; in a search that also removes GELUs a last
@@ -31,8 +32,16 @@ entry, 1 where the layer keeps it."""
 Pricer = Callable[[Assignment], float]
 
 
-class SearchError(ValueError):
-    """What cannot be searched, and why."""
+@dataclass(frozen=True)
+class Retraining:
+    """How the chosen models are trained."""
+
+    command: str = ""
+    """What ``training.json`` says that they were made by."""
+    scratch: bool = False
+    """From new weights, as published, not from the searched ones."""
+    labels: bool = False
+    """On labels, without the teacher."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +69,16 @@ class Space:
             layers.append(layer)
         return replace(self.base.config, layers=tuple(layers))
 
+    @property
+    def search_name(self) -> str:
+        """What the search's own run is called."""
+        return f"{self.base.name}-search" + "-plus" * self.linearize
+
     def search_recipe(self, epochs: int, weight: float) -> Recipe:
         """The blended model, started from the base and taught by it."""
         return replace(
             self.base,
-            name=f"{self.base.name}-search",
+            name=self.search_name,
             candidates=self.candidates,
             linearize=self.linearize,
             blend_weight=weight,
@@ -75,21 +89,24 @@ class Space:
         )
 
     def retrain_recipe(
-        self, name: str, assignment: Assignment, epochs: int, made_by: str, scratch: bool
+        self, name: str, assignment: Assignment, epochs: int, how: Retraining
     ) -> Recipe:
-        """The chosen model, distilled as published: logits alone, and the final tokens."""
-        return replace(
+        """The chosen model, distilled as published: logits alone, and the final tokens.
+
+        Checkpoints and evaluations are the base's, or at least four.
+        """
+        recipe = replace(
             self.base,
-            name=f"{self.base.name}-{name}",
+            name=f"{self.base.name}-{name}" + "-labels" * how.labels,
             config=self.config(assignment),
             epochs=epochs,
-            start=None if scratch else f"{self.base.name}-search",
-            teacher=self.base.name,
-            label_share=0.0,
-            token_weight=1.0,
-            made_by=made_by,
-            every=max(1, epochs // 4),
+            start=None if how.scratch else self.search_name,
+            made_by=how.command,
+            every=max(1, min(self.base.every, epochs // 4)),
         )
+        if how.labels:
+            return recipe
+        return replace(recipe, teacher=self.base.name, label_share=0.0, token_weight=1.0)
 
 
 def top(shares: Tensor, mu: float) -> Assignment:
@@ -143,92 +160,6 @@ def within(shares: Tensor, budget: float, price: Pricer) -> Assignment:
     return frozen()
 
 
-COSTS = {
-    "mpc-lan": (("--world", "mpc", "--network", "lan"), "online.latency_seconds.0"),
-    "mpc-wan": (("--world", "mpc", "--network", "wan"), "online.latency_seconds.0"),
-    "mpc-bytes": (("--world", "mpc", "--network", "lan"), "online.sent_bytes.client"),
-    "fixed-point": ((), "worlds.1.operations"),
-}
-"""Named costs: arguments of ``undertone plan`` and the figure's path in its JSON. A latency has a
-share that is measured on the machine at hand; bytes and operations are the same everywhere."""
-
-
-@dataclass
-class Plan:
-    """Asks ``undertone`` what an assignment costs, on the searched weights."""
-
-    program: str
-    space: Space
-    runs: Path
-    data: Path | None
-    arguments: Sequence[str]
-    """What ``undertone plan`` gets beside the model."""
-    key: str
-    """Path of the figure in its JSON, with dots: ``mpc.seconds``."""
-    known: dict[Assignment, float]
-
-    def __call__(self, assignment: Assignment) -> float:
-        if assignment not in self.known:
-            folder = self.write(assignment)
-            calibrate = ["calibrate", "--model", str(folder), "--limit", "256", "--json"]
-            if self.data is not None:
-                calibrate += ["--data", str(self.data)]
-            self.ask(calibrate)
-            answer = self.ask(["plan", "--model", str(folder), "--json", *self.arguments])
-            self.known[assignment] = figure(json.loads(answer), self.key)
-        return self.known[assignment]
-
-    @torch.no_grad()
-    def write(self, assignment: Assignment) -> Path:
-        """A model folder of the searched weights with the assigned heads."""
-        folder = self.runs / f"{self.space.base.name}-search" / "priced"
-        folder.mkdir(parents=True, exist_ok=True)
-        recipe = replace(
-            self.space.base,
-            name=f"{self.space.base.name}-search",
-            config=self.space.config(assignment),
-        )
-        saved = torch.load(
-            self.runs / recipe.name / "final.pt", map_location="cpu", weights_only=True
-        )
-        model = load_run(recipe, self.runs, saved["seeds"][:1])
-        (folder / "model.safetensors").write_bytes(save(tensors(model, 0)))
-        text = json.dumps(recipe.config.to_json(), indent=2, ensure_ascii=False)
-        (folder / "config.json").write_text(text + "\n")
-        return folder
-
-    def ask(self, arguments: list[str]) -> str:
-        """Standard output of one run of the program."""
-        if shutil.which(self.program) is None:
-            raise SearchError(
-                f"{self.program} is not there: build it with cargo build --release, "
-                "or name it with --undertone"
-            )
-        done = subprocess.run(
-            [self.program, *arguments], capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            said = done.stderr.strip() or done.stdout.strip()
-            raise SearchError(f"{self.program} {arguments[0]} refused: {said}")
-        return done.stdout
-
-
-def figure(answer: object, key: str) -> float:
-    """The number at a dotted path; list entries by number."""
-    at = answer
-    for part in key.split("."):
-        if isinstance(at, dict) and part in at:
-            at = at[part]
-        elif isinstance(at, list) and part.isdigit() and int(part) < len(at):
-            at = at[int(part)]
-        else:
-            known = sorted(at) if isinstance(at, dict) else type(at).__name__
-            raise SearchError(f"the plan has no {key!r}: at {part!r} it has {known}")
-    if isinstance(at, bool) or not isinstance(at, int | float):
-        raise SearchError(f"the plan's {key!r} is not a number")
-    return float(at)
-
-
 @dataclass(frozen=True)
 class Found:
     """One model of the front."""
@@ -238,7 +169,9 @@ class Found:
     kinds: str
     """A row a layer, a letter a head: the candidates' first letters; + where GELU stays."""
     cost: float | None
-    accuracy: float
+    accuracy_percent: float
+    dominated: bool = False
+    """Another model is at least as good for at most this cost."""
 
 
 def letters(space: Space, assignment: Assignment) -> str:
@@ -255,9 +188,7 @@ def shares_of(runs: Path, space: Space) -> Tensor:
 
     Where GELUs may go, their shares follow the heads': 1 − β and β.
     """
-    saved = torch.load(
-        runs / f"{space.base.name}-search" / "final.pt", map_location="cpu", weights_only=True
-    )
+    saved = torch.load(runs / space.search_name / "final.pt", map_location="cpu", weights_only=True)
     rows = [
         saved["model"][f"blocks.{i}.blend.alpha"][0].unflatten(0, (-1, len(space.candidates)))
         for i in range(len(space.base.config.layers))
@@ -271,6 +202,43 @@ def shares_of(runs: Path, space: Space) -> Tensor:
     return torch.stack(rows)
 
 
+def in_order(space: Space, prices: Prices, runs: Path) -> tuple[Space, list[float]]:
+    """The space with its kinds from the cheapest to the dearest, and the base's price in each.
+
+    A world that cannot run a kind refuses it here, before anything is trained.
+    """
+    priced: list[tuple[float, Head]] = []
+    for head in space.candidates:
+        layers = tuple(
+            replace(layer, heads=(head,) * len(layer.heads)) for layer in space.base.config.layers
+        )
+        config = replace(space.base.config, layers=layers)
+        try:
+            priced.append((prices.of(space.base, config, runs), head))
+        except SearchError as error:
+            kind = json.dumps(head.to_json())
+            raise SearchError(f"{kind} has no price {prices.cost}: {error}") from error
+    priced.sort(key=lambda pair: pair[0])
+    return replace(space, candidates=tuple(h for _, h in priced)), [p for p, _ in priced]
+
+
+def price_of(
+    prices: Prices, run: Recipe, space: Space, runs: Path, assignment: Assignment
+) -> float:
+    """What an assignment costs with the weights of a run."""
+    return prices.of(run, space.config(assignment), runs)
+
+
+def marked(found: Sequence[Found]) -> list[Found]:
+    """Cheapest first, the dominated ones marked."""
+    rows = sorted(found, key=lambda f: (f.cost is None, f.cost or 0.0, -f.accuracy_percent))
+    best, out = -math.inf, []
+    for row in rows:
+        out.append(replace(row, dominated=row.accuracy_percent <= best))
+        best = max(best, row.accuracy_percent)
+    return out
+
+
 def search(
     space: Space,
     train: Callable[[Recipe], Trainer],
@@ -279,22 +247,39 @@ def search(
     weight: float,
     mus: Sequence[tuple[float, float]],
     budgets: Sequence[float],
-    price: Pricer | None,
-    command: str,
-    scratch: bool = False,
-) -> list[tuple[Recipe, Found]]:
-    """The whole search; ``mus`` are the fractions of heads and of MLPs that stay dear. Each part resumes where it was interrupted.
+    prices: Prices | None,
+    how: Retraining,
+    models: Path | None = None,
+) -> dict[str, Any]:
+    """The whole search; ``mus`` are the fractions of heads and of MLPs that stay dear.
 
-    Returns the recipes and models, and leaves ``front.json`` beside the search's run.
+    Each part resumes where it was interrupted. Returns the report, and leaves it as ``front.json``,
+    beside ``front.svg``, in the search's run; the found models go to ``models``.
     """
-    if space.base.name not in RECIPES:
-        raise SearchError(f"{space.base.name} is not a recipe")
-    if budgets and price is None:
-        raise SearchError("a budget needs --cost: which figure of undertone plan it limits")
-    if not train(space.search_recipe(epochs[0], weight)).run():
+    base = space.base
+    if base.name not in RECIPES:
+        raise SearchError(f"{base.name} is not a recipe")
+    if budgets and prices is None:
+        raise SearchError("a budget needs --cost: which figure it limits")
+    searched = space.search_recipe(epochs[0], weight)
+    folder, kinds = runs / searched.name, list[float]()
+    if prices is not None:
+        prices.open(runs / base.name / "final.pt")
+        space, kinds = in_order(space, prices, runs)
+        searched = space.search_recipe(epochs[0], weight)
+        none = tuple((0,) * (len(l.heads) + space.linearize) for l in base.config.layers)
+        least = prices.of(base, space.config(none), runs)
+        for budget in budgets:
+            if budget < least:
+                raise SearchError(
+                    f"budget {budget:g} cannot be met: the cheapest assignment costs {least:g} "
+                    f"({prices.unit}), with {space.candidates[0].kind} in every head"
+                )
+    searching = train(searched)
+    if not searching.run():
         raise SearchError("the search was interrupted: the same command goes on")
     shares = shares_of(runs, space)
-    heads = space.base.config.num_attention_heads
+    heads = base.config.num_attention_heads
     chosen: dict[str, Assignment] = {}
     for mu, kept in mus:
         rows = top(shares[:, :heads], mu)
@@ -302,38 +287,79 @@ def search(
             last = top(shares[:, heads:, :2], kept)
             rows = tuple(a + b for a, b in zip(rows, last, strict=True))
         chosen[f"mu{mu:g}" + (f"-gelu{kept:g}" if space.linearize else "")] = rows
-    for budget in budgets:
-        assert price is not None
-        chosen[f"budget{budget:g}"] = within(shares, budget, price)
-    front: list[tuple[Recipe, Found]] = []
+    if prices is not None:
+        priced = partial(price_of, prices, searched, space, runs)
+        for budget in budgets:
+            name = f"{prices.cost}-{budget:g}" + "-plus" * space.linearize
+            chosen[name] = within(shares, budget, priced)
+    seeds = searching.seeds
+    found: list[Found] = []
     for name, assignment in chosen.items():
-        recipe = space.retrain_recipe(name, assignment, epochs[1], command, scratch)
+        recipe = space.retrain_recipe(name, assignment, epochs[1], how)
         trainer = train(recipe)
         if not trainer.run():
             raise SearchError(f"{recipe.name} was interrupted: the same command goes on")
-        accuracy = trainer.accuracy()[0]
-        cost = price(assignment) if price is not None else None
-        found = Found(recipe.name, assignment, letters(space, assignment), cost, accuracy)
-        front.append((recipe, found))
+        accuracy, cost = trainer.accuracy()[0], None
+        target = models or folder / "models"
+        out = export(recipe, runs, target, seeds[0])
+        if prices is not None:
+            cost = prices.model(out)
+        found.append(Found(recipe.name, assignment, letters(space, assignment), cost, accuracy))
+    taught = None
+    if searching.teacher is not None:
+        taught = {
+            "name": base.name,
+            "cost": prices.of(base, base.config, runs) if prices is not None else None,
+            "accuracy_percent": evaluate(searching.teacher, searching.task)[0],
+        }
+    suffix = "-labels" * how.labels
     report = {
-        "base": space.base.name,
+        "version": 1,
+        "cost": prices.cost if prices is not None else None,
+        "unit": prices.unit if prices is not None else None,
+        "rates": prices.rates if prices is not None else None,
         "candidates": [head.to_json() for head in space.candidates],
+        "candidates_cost": kinds,
+        "search_epochs": epochs[0],
+        "epochs": epochs[1],
+        "seed": seeds[0],
+        "teacher": taught,
         "shares": shares.tolist(),
-        "models": [asdict(found) for _, found in front],
+        "models": [asdict(one) for one in marked(found)],
+        "plot": str(folder / f"front{suffix}.svg"),
     }
-    path = runs / f"{space.base.name}-search" / "front.json"
-    path.write_text(json.dumps(report, indent=1) + "\n")
-    return front
+    if prices is not None and found:
+        (folder / f"front{suffix}.svg").write_text(plot(report))
+    (folder / f"front{suffix}.json").write_text(json.dumps(report, indent=1) + "\n")
+    return report
 
 
-def markdown(front: Sequence[Found]) -> str:
-    """The front as a table, cheapest first; a dominated model is marked."""
-    rows = sorted(front, key=lambda f: (f.cost is None, f.cost or 0.0, -f.accuracy))
-    lines = ["| model | heads, a group a layer | cost | accuracy % | |", "|---|---|---|---|---|"]
-    best = -math.inf
-    for found in rows:
-        mark = "" if found.accuracy > best else "dominated"
-        best = max(best, found.accuracy)
-        cost = "–" if found.cost is None else f"{found.cost:.4g}"
-        lines.append(f"| `{found.name}` | {found.kinds} | {cost} | {found.accuracy:.2f} | {mark} |")
+def plot(report: dict[str, Any]) -> str:
+    """The front and the teacher as SVG."""
+    stem = f"{report['teacher']['name']}-"
+    points = [
+        Point(
+            m["name"].removeprefix(stem),
+            m["cost"],
+            m["accuracy_percent"],
+            "dominated" if m["dominated"] else "front",
+        )
+        for m in report["models"]
+    ]
+    t = report["teacher"]
+    points.append(Point("teacher", t["cost"], t["accuracy_percent"], "teacher"))
+    title = f"{t['name']}: {', '.join(c['kind'] for c in report['candidates'])}"
+    return svg(title, report["cost"], report["unit"], points)
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The front as a table, cheapest first."""
+    cost = f"{report['cost']}, {report['unit']}" if report["cost"] else "cost"
+    lines = [f"| model | heads, a group a layer | {cost} | accuracy % | |", "|---|---|---|---|---|"]
+    for m in report["models"]:
+        price = "–" if m["cost"] is None else f"{m['cost']:.4g}"
+        mark = "dominated" if m["dominated"] else ""
+        lines.append(
+            f"| `{m['name']}` | {m['kinds']} | {price} | {m['accuracy_percent']:.2f} | {mark} |"
+        )
     return "\n".join(lines)

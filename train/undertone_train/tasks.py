@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .augment import DRAWS, augment, normalise
+from .augment import DRAWS, augment, mix, mix_draws, normalise
 from .data import CIFAR_LABELS, Split, fashion_mnist, image_folder
 from .recipes import Recipe
 
@@ -40,12 +40,23 @@ class ImageTask:
         rng, count = generator(seed, epoch), self.recipe.steps * self.recipe.batch
         order = torch.randperm(len(self.train.labels), generator=rng)
         order = order.repeat(-(-count // len(order)))[:count]
-        return order, torch.rand(count, DRAWS, generator=rng)
+        draws = torch.rand(count, DRAWS, generator=rng)
+        if self.recipe.augment.mixup:
+            mixing = mix_draws(self.recipe.augment, self.recipe.steps, rng)
+            draws = torch.cat([draws, mixing.repeat_interleave(self.recipe.batch, 0)], -1)
+        return order, draws
 
     def batch(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs [R, B, C, H, W] and labels [R, B] from drawn slices."""
-        x = augment(self.train.images, first, second, self.recipe.augment, self.mean, self.std)
-        return x, self.train.labels[first]
+        """Inputs [R, B, C, H, W] and labels [R, B] from drawn slices.
+
+        Of mixed images the labels are shares [R, B, classes].
+        """
+        how = self.recipe.augment
+        x = augment(self.train.images, first, second[..., :DRAWS], how, self.mean, self.std)
+        y = self.train.labels[first]
+        if how.mixup:
+            return mix(x, y, second[..., DRAWS:], len(self.recipe.config.labels))
+        return x, y
 
     def calibration(self) -> list[tuple[Tensor, Tensor]]:
         """The first 10,000 training images, not augmented."""

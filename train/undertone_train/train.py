@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from .model import Encoder, initialise
 from .optimiser import Flat
-from .recipes import RECIPES, Recipe
+from .recipes import RECIPES, Recipe, replace
 from .tasks import Sources, Task
 from .transfer import load_matching, prepare
 
@@ -56,7 +57,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 def identity(recipe: Recipe, seeds: list[int]) -> str:
     """What must agree for a checkpoint to be resumed."""
-    return json.dumps([asdict(recipe), seeds], sort_keys=True, default=str)
+    return json.dumps([asdict(replace(recipe, made_by="")), seeds], sort_keys=True, default=str)
 
 
 class Trainer:
@@ -68,6 +69,7 @@ class Trainer:
         device = options.device
         self.task = sources.open(recipe, device)
         self.model = Encoder(recipe.config, len(seeds), recipe.candidates, recipe.linearize)
+        self.model.regularise(recipe.attention_dropout, recipe.drop_path)
         initialise(self.model, seeds)
         self.teacher: Encoder | None = None
         copied: set[str] = set()
@@ -101,11 +103,11 @@ class Trainer:
         logits, aux = self.model(x)
         loss = F.cross_entropy(
             logits.flatten(0, 1),
-            y.flatten(),
+            y.flatten(0, 1),
             reduction="none",
             label_smoothing=self.recipe.smoothing,
         )
-        loss = loss.view(y.shape).mean(1)
+        loss = loss.view(y.shape[:2]).mean(1)
         if self.teacher is not None:
             with torch.no_grad():
                 taught, seen = self.teacher(x)
@@ -197,7 +199,7 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(entry) + "\n")
-        print(self.recipe.name, json.dumps(entry), flush=True)
+        print(self.recipe.name, json.dumps(entry), file=sys.stderr, flush=True)
 
     def run(self) -> bool:
         """Trains to the last epoch; false where the deadline came first."""
@@ -221,6 +223,8 @@ class Trainer:
             first, second = self._draw(self.epoch)
             self.first.copy_(first)
             self.second.copy_(second)
+            # Dropout draws from torch's own numbers: they too must not depend on interruptions.
+            torch.manual_seed((self.seeds[0] << 20) + self.epoch + 1)
             for _ in range(recipe.steps):
                 runner()
             self.epoch += 1

@@ -9,6 +9,7 @@ mod exports;
 mod one_bit;
 mod outputs;
 mod party;
+mod search;
 #[cfg(feature = "client")]
 mod service;
 mod simulation;

@@ -65,6 +65,12 @@ impl Task {
         Ok(Self { model, digest: digest(folder)? })
     }
 
+    /// SHA-256 of `config.json`, in hexadecimal: the model but for its weights.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
     /// Refuses a request that the model has no answer for.
     ///
     /// # Errors
