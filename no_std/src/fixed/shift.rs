@@ -39,14 +39,14 @@ pub const POW2_NEG: [u32; SEGMENTS + 1] = {
 
 /// The table for distances of `F` fraction bits.
 #[derive(Clone, Copy)]
-struct Segments<'a, const F: u32> {
+struct Segments<const F: u32> {
     /// Where a segment starts, in units of its steps, and just below one more: a floor then rounds what has fallen down.
-    starts: &'a [u32; SEGMENTS],
+    starts: &'static [u32; SEGMENTS],
     /// How far it falls.
-    falls: &'a [u32; SEGMENTS],
+    falls: &'static [u32; SEGMENTS],
 }
 
-impl<const F: u32> Segments<'static, F> {
+impl<const F: u32> Segments<F> {
     /// Fraction bits within a segment.
     const STEP: u32 = {
         assert!(
@@ -225,7 +225,7 @@ impl<const F: u32> RowSum<F> {
 /// The weight of a logit below the maximum, which comes as a logit. A logit above it, which never was pushed, counts
 /// as the maximum.
 #[inline(always)]
-fn weight<const F: u32>(table: Segments<'static, F>, top: i32, x: i32) -> u32 {
+fn weight<const F: u32>(table: Segments<F>, top: i32, x: i32) -> u32 {
     table.weight(undertone_dsp::distance::<F, OCTAVE_BITS>(top, x))
 }
 
