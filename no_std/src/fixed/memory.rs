@@ -204,7 +204,7 @@ pub enum Operand<S: Storage> {
 pub enum Weight<S: Storage> {
     /// 16-bit values, row after row.
     Halves(S::Of<i16>),
-    /// Bytes in blocks of four rows ([`bytes::pack`](super::bytes::pack)), and a scale a row.
+    /// Bytes in blocks of four rows ([`bytes::block`](super::bytes::block)), and a scale a row.
     Bytes {
         /// The blocks.
         blocks: S::Of<Block>,
