@@ -22,6 +22,9 @@ pub(crate) struct Options {
     /// Only models whose name contains this; may be given more than once.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
+    /// No models whose name contains this; may be given more than once.
+    #[arg(long, value_name = "NAME")]
+    except: Vec<String>,
     /// Test data: a folder with the IDX files of Fashion-MNIST, or with one folder a class. By
     /// default the images that ship with the models.
     #[arg(long, value_name = "DIR")]
@@ -98,7 +101,7 @@ impl Options {
 pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     let prices = options.energy.load()?;
     let mut tasks: Vec<TaskTable> = Vec::new();
-    for folder in folders(&options.models, &options.only)? {
+    for folder in folders(options)? {
         let (data, threads) = (options.data.as_deref(), options.common.threads());
         let (rows, examples) = match OneBit::load(&folder)? {
             Some(model) => {
@@ -146,9 +149,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-/// The model folders in a folder and in its folders, in order of their names; those with one-bit
-/// attention come last.
-fn folders(models: &Path, only: &[String]) -> anyhow::Result<Vec<PathBuf>> {
+/// The chosen model folders in a folder and in its folders, in order of their names; those with
+/// one-bit attention come last.
+fn folders(options: &Options) -> anyhow::Result<Vec<PathBuf>> {
+    let Options { models, only, except, .. } = options;
     let read = |folder: &Path| -> anyhow::Result<Vec<PathBuf>> {
         let entries = std::fs::read_dir(folder).with_context(|| {
             format!("{}: run from the project's root, or give --models", folder.display())
@@ -169,7 +173,8 @@ fn folders(models: &Path, only: &[String]) -> anyhow::Result<Vec<PathBuf>> {
     }
     folders.retain(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        only.is_empty() || only.iter().any(|o| name.contains(o.as_str()))
+        let contains = |part: &String| name.contains(part.as_str());
+        (only.is_empty() || only.iter().any(contains)) && !except.iter().any(contains)
     });
     folders.sort_by_key(|path| (undertone_binary::model::is_one_bit(path), path.clone()));
     if folders.is_empty() {

@@ -4,7 +4,7 @@ extern crate std;
 use super::*;
 use crate::binary::{bivit, margin};
 use crate::fixed::Bias;
-use crate::fixed::testing::Gauss;
+use crate::fixed::testing::{Gauss, finished};
 use proptest::prelude::*;
 use std::vec;
 use std::vec::Vec;
@@ -47,8 +47,7 @@ proptest! {
                         if signs[j * k + c] { value } else { -value }
                     }).sum();
                     let wide = sum * i128::from(scale[j]) + (i128::from(bias[j]) << 7);
-                    let want = if shift > 0 { ((wide >> (shift - 1)) + 1) >> 1 } else { wide << -shift };
-                    let near = want.clamp(i16::MIN.into(), i16::MAX.into());
+                    let (want, near) = finished(wide, shift);
                     clamped += u64::from(near != want);
                     prop_assert_eq!(i128::from(out[i * n + j]), near);
                 }

@@ -48,3 +48,9 @@ pub(crate) fn softmax_octaves(x: &[i32], frac: u32) -> Vec<f64> {
     let sum: f64 = w.iter().sum();
     w.iter().map(|v| v / sum).collect()
 }
+
+/// `wide`·2^−`shift`, rounded half up, and the same within 16 bits.
+pub(crate) fn finished(wide: i128, shift: i32) -> (i128, i128) {
+    let exact = if shift > 0 { ((wide >> (shift - 1)) + 1) >> 1 } else { wide << -shift };
+    (exact, exact.clamp(i16::MIN.into(), i16::MAX.into()))
+}
